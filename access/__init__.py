@@ -1,0 +1,1 @@
+"""The rules of access: pure Python, standard library only, no I/O."""

@@ -1,0 +1,379 @@
+"""The roles that the outside plays, as Protocols; adapters live in the packages beside this one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from access.audit import AuditEvent, Event, Head
+from access.model import (
+    AccessRequest,
+    EmailException,
+    Grant,
+    Link,
+    LinkTicket,
+    Login,
+    ParkedRequest,
+    Person,
+    RequestState,
+    Review,
+    Server,
+    SlackUser,
+    SshKey,
+)
+from access.steps import Step
+
+
+class Clock(Protocol):
+    """Tells the time as an aware UTC datetime."""
+
+    def __call__(self) -> datetime: ...
+
+
+class Route(Protocol):
+    """How packets reach servers. Both operations answer at once, a step per grant id."""
+
+    def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
+
+    def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
+
+
+class Account(Protocol):
+    """How the person is known on servers. Both operations answer at once, a step per grant id."""
+
+    def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
+
+    def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
+
+
+class Inventory(Protocol):
+    """Which servers exist."""
+
+    def find(self, words: str) -> Sequence[Server]:
+        """Servers by exact name, by instance id, or by ``tag:key=value``; from memory."""
+        ...
+
+    def search(self, text: str, limit: int) -> Sequence[Server]:
+        """Servers whose name, id or tags contain the text, best first; from memory."""
+        ...
+
+    def read_again(self, servers: Sequence[Server]) -> Mapping[str, Server]:
+        """The servers as they are now, by ``Server.key``, asked from AWS; gone ones are missing.
+
+        Raises UnavailableError.
+        """
+        ...
+
+
+class IdentityStore(Protocol):
+    """Who people are and which groups they are in."""
+
+    refreshes: bool  # False: groups are what the last sign-in said, and are not looked up
+
+    def groups_of(self, subject: str, email: str) -> frozenset[str] | None:
+        """The person's groups now; None: gone or deactivated. Raises UnavailableError."""
+        ...
+
+
+class CertificateAuthority(Protocol):
+    """Signs short-lived SSH certificates."""
+
+    @property
+    def public_key(self) -> str:
+        """``type base64``, as a server's TrustedUserCAKeys wants it."""
+        ...
+
+    def certify(self, wanted: "Certificate") -> str:
+        """The certificate as one line ``type base64``, re-parsed and checked against what was wanted."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What a certificate shall say."""
+
+    public_key: str  # the person's own, ``type base64``
+    principal: str
+    key_id: str
+    serial: int
+    valid_after: datetime
+    valid_before: datetime
+    source_addresses: tuple[str, ...]
+    forwarding: bool = False
+
+
+class Requests(Protocol):
+    """Access requests."""
+
+    def add(self, request: AccessRequest) -> None: ...
+
+    def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
+        """The request, its row locked until the end of the unit of work if asked; raises NotFoundError."""
+        ...
+
+    def save(self, request: AccessRequest) -> None: ...
+
+    def find(
+        self, *, person_id: str | None = None, states: Sequence[RequestState] = (), limit: int = 50
+    ) -> Sequence[AccessRequest]:
+        """Newest first."""
+        ...
+
+    def claim_due(
+        self, now: datetime, *, owner: str, lease_until: datetime, limit: int, removals_only: bool
+    ) -> Sequence[str]:
+        """Lease due requests to ``owner`` and name them: those to end first, then by how long they are due.
+
+        A request is due when ``due_at <= now``, and to be ended when it is ENDING or ``expires_at <= now``.
+        Skips rows that another transaction holds and leases that have not run out.
+        """
+        ...
+
+    def release(self, request_id: str, *, owner: str) -> None:
+        """Give the lease back."""
+        ...
+
+    def release_all(self, *, owner: str) -> int:
+        """Give back every lease of this owner (at its start); says how many there were."""
+        ...
+
+    def next_due_at(self) -> datetime | None:
+        """The earliest instant at which an unleased request is due, or a lease runs out."""
+        ...
+
+    def next_serial(self) -> int:
+        """A certificate serial never given before."""
+        ...
+
+
+class Grants(Protocol):
+    """Grants, always seen with their request."""
+
+    def add(self, grant: Grant) -> None: ...
+
+    def of(self, request_id: str) -> Sequence[Grant]:
+        """In the order of their ids."""
+        ...
+
+    def save(self, grant: Grant) -> None: ...
+
+
+class Reviews(Protocol):
+    """Reviewers' words; one per person and request."""
+
+    def add(self, review: Review) -> None: ...
+
+    def of(self, request_id: str) -> Sequence[Review]:
+        """In the order given."""
+        ...
+
+
+class People(Protocol):
+    """Persons, their links to Slack, their keys."""
+
+    def get(self, person_id: str) -> Person:
+        """Raises NotFoundError."""
+        ...
+
+    def by_subject(self, provider: str, subject: str) -> Person | None: ...
+
+    def save(self, person: Person) -> None:
+        """Insert or update."""
+        ...
+
+    def groups_read_before(self, instant: datetime, *, linked_at: datetime, limit: int) -> Sequence[Person]:
+        """Persons with a link alive at ``linked_at`` whose groups were read before the instant, oldest first."""
+        ...
+
+    def link_of(self, slack_user: SlackUser) -> Link | None:
+        """The Slack user's link, live or not."""
+        ...
+
+    def links_of(self, person_id: str) -> Sequence[Link]: ...
+
+    def save_link(self, link: Link) -> None:
+        """Insert or replace the Slack user's one link."""
+        ...
+
+    def remove_link(self, slack_user: SlackUser) -> None: ...
+
+    def add_exception(self, exception: EmailException) -> None:
+        """Insert or replace the Slack user's exception."""
+        ...
+
+    def exception_of(self, slack_user: SlackUser) -> EmailException | None: ...
+
+    def add_key(self, key: SshKey) -> None: ...
+
+    def key(self, fingerprint: str) -> SshKey | None: ...
+
+    def keys_of(self, person_id: str) -> Sequence[SshKey]:
+        """Oldest first."""
+        ...
+
+    def remove_key(self, fingerprint: str) -> None: ...
+
+
+class SignIns(Protocol):
+    """What must be used once: link tickets, AuthnRequests, assertions; and requests parked until then."""
+
+    def add_ticket(self, ticket: LinkTicket) -> None: ...
+
+    def ticket(self, token_hash: str) -> LinkTicket | None:
+        """Look without using up."""
+        ...
+
+    def consume_ticket(self, token_hash: str) -> LinkTicket | None:
+        """Use it up; None when it was used up before, even by a transaction at the same moment."""
+        ...
+
+    def add_login(self, login: Login) -> None: ...
+
+    def consume_login(self, relay_hash: str) -> Login | None:
+        """Use it up; None when it was used up before, even by a transaction at the same moment."""
+        ...
+
+    def remember_assertion(self, assertion_id: str, until: datetime) -> bool:
+        """Whether it is new; False: a replay."""
+        ...
+
+    def park(self, parked: ParkedRequest) -> None: ...
+
+    def parked_of(self, slack_user: SlackUser) -> Sequence[ParkedRequest]:
+        """Oldest first."""
+        ...
+
+    def lapsed_parked(self, now: datetime) -> Sequence[ParkedRequest]: ...
+
+    def unpark(self, parked_id: str) -> bool:
+        """Remove it; False when it was gone already."""
+        ...
+
+    def purge(self, now: datetime) -> None:
+        """Forget what has run out: tickets, logins, assertion ids, deliveries older than a day."""
+        ...
+
+
+class Deliveries(Protocol):
+    """Slack's deliveries, each acted upon once."""
+
+    def claim(self, key: str, *, subject: str, at: datetime) -> None:
+        """Remember the delivery and what came of it; raises DuplicateDeliveryError if it is known."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Post:
+    """A message in Slack that follows a request: the card of a channel, a direct message to a person."""
+
+    request_id: str
+    audience: str  # "reviewers" or "requester"
+    recipient: str  # the channel or user it was meant for
+    stage: str  # a new stage is a new message; within a stage the message is updated
+    channel: str = ""
+    ts: str = ""
+    shown_revision: int = 0
+    attempts: int = 0
+    retry_at: datetime | None = None
+    problem: str = ""
+
+
+class Posts(Protocol):
+    """What Slack shows of each request."""
+
+    def stale(self, now: datetime, limit: int) -> Sequence[AccessRequest]:
+        """Requests of which Slack shows less than there is (``shown_revision < revision``), least recent first.
+
+        Left out: those put off until later by ``put_off``.
+        """
+        ...
+
+    def of(self, request_id: str) -> Sequence[Post]: ...
+
+    def save(self, post: Post) -> None:
+        """Insert or update, by request, audience, recipient and stage."""
+        ...
+
+    def shown(self, request_id: str, revision: int) -> None:
+        """Slack shows this revision of the request everywhere."""
+        ...
+
+    def put_off(self, request_id: str, until: datetime) -> None:
+        """Try this request again later."""
+        ...
+
+
+class Outbox(Protocol):
+    """Direct messages that follow no request (a key was added, a parked request lapsed)."""
+
+    def add(self, slack_user: SlackUser, text: str, *, at: datetime) -> None: ...
+
+    def due(self, now: datetime, limit: int) -> Sequence[tuple[int, SlackUser, str, int]]:
+        """Id, recipient, text, attempts so far; oldest first."""
+        ...
+
+    def sent(self, message_id: int) -> None: ...
+
+    def put_off(self, message_id: int, until: datetime) -> None: ...
+
+
+class AuditLog(Protocol):
+    """The append-only log."""
+
+    def head(self) -> Head: ...
+
+    def after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
+        """Events that follow this one, in order."""
+        ...
+
+    def of(self, request_id: str) -> Sequence[AuditEvent]:
+        """The events of one request, in order."""
+        ...
+
+    def all(self) -> Iterator[AuditEvent]:
+        """The whole log in order, streamed."""
+        ...
+
+    def cursor(self, reader: str) -> int:
+        """The last sequence this reader (``slack``) is done with; 0 at first."""
+        ...
+
+    def advance(self, reader: str, sequence: int) -> None: ...
+
+    def claim_reader(self, reader: str, *, owner: str, now: datetime, until: datetime) -> bool:
+        """Lease the reader's role to this owner until then; False while another owner holds it."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction: everything in it happens, or nothing. Leaving it without ``commit`` undoes it.
+
+    ``record`` keeps an event for the chain; ``commit`` locks the chain's head last, appends, and commits.
+    """
+
+    requests: Requests
+    grants: Grants
+    reviews: Reviews
+    people: People
+    sign_ins: SignIns
+    deliveries: Deliveries
+    posts: Posts
+    outbox: Outbox
+    audit: AuditLog
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def record(self, event: Event) -> None: ...
+
+    def commit(self) -> None: ...
+
+
+class Store(Protocol):
+    """Where units of work come from."""
+
+    def unit_of_work(self) -> UnitOfWork: ...

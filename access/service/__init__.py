@@ -1,0 +1,1 @@
+"""The use cases a person triggers, a module per journey; each is one unit of work."""

@@ -1,0 +1,198 @@
+"""Linking a Slack user to the person that an identity store knows."""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import timedelta
+
+from access.audit import Event, Kind
+from access.errors import NotFoundError, RefusedError
+from access.model import EmailException, Link, LinkTicket, Login, Person, SignIn, SlackUser
+from access.ports import UnitOfWork
+from access.service.desk import Caller, Desk, by_person, claim, live_link
+
+TICKET_LIFETIME = timedelta(minutes=10)
+USED_UP = "This link was used before or has run out. Type /passport link in Slack for a new one."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linked:
+    """A person with the link that says so."""
+
+    person: Person
+    link: Link
+
+
+class Linking:
+    """From ``/passport link`` to a live link, and back."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def begin(self, caller: Caller) -> str:
+        """A one-time token for the page that starts the sign-in; it is shown to this Slack user only."""
+        now, token = self._desk.clock(), self._desk.token()
+        with self._desk.store.unit_of_work() as uow:
+            claim(uow, caller, subject="", at=now)
+            ticket = LinkTicket(
+                token_hash=digest(token),
+                slack_user=caller.slack_user,
+                created_at=now,
+                expires_at=now + TICKET_LIFETIME,
+            )
+            uow.sign_ins.add_ticket(ticket)
+            uow.record(Event(kind=Kind.LINK_STARTED, at=now, actor=caller.actor))
+            self._desk.commit(uow)
+        return token
+
+    def look(self, token: str) -> LinkTicket:
+        """The ticket behind a link, without using it up (scanners and previews look too); raises NotFoundError."""
+        with self._desk.store.unit_of_work() as uow:
+            return self._alive(uow.sign_ins.ticket(digest(token)))
+
+    def go_on(self, token: str, *, provider: str, request_id: str, relay_state: str, browser: str) -> None:
+        """Use the ticket up and remember the AuthnRequest sent, for this browser alone; raises NotFoundError."""
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            ticket = self._alive(uow.sign_ins.consume_ticket(digest(token)))
+            uow.sign_ins.add_login(
+                Login(
+                    request_id=request_id,
+                    relay_hash=digest(relay_state),
+                    browser_hash=digest(browser),
+                    provider=provider,
+                    slack_user=ticket.slack_user,
+                    expires_at=now + TICKET_LIFETIME,
+                )
+            )
+            uow.commit()
+
+    def take_login(self, relay_state: str, browser: str) -> Login:
+        """The sign-in that this browser began, used up by this; raises RefusedError."""
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            login = uow.sign_ins.consume_login(digest(relay_state))
+            if login is None or login.expires_at <= now:
+                raise RefusedError(USED_UP)
+            if not hmac.compare_digest(login.browser_hash, digest(browser)):
+                # Left unconsumed: whoever began must not be locked out by somebody else's attempt.
+                raise RefusedError(
+                    "This sign-in began in another browser. Type /passport link in Slack and stay in one."
+                )
+            uow.commit()
+        return login
+
+    def refused(self, login: Login, sentence: str) -> None:
+        """Put on record that a sign-in failed before it named a person."""
+        with self._desk.store.unit_of_work() as uow:
+            uow.record(
+                Event(
+                    kind=Kind.LINK_REFUSED,
+                    at=self._desk.clock(),
+                    actor=Caller(slack_user=login.slack_user).actor,
+                    details={"reason": sentence, "provider": login.provider},
+                )
+            )
+            self._desk.commit(uow)
+
+    def link(self, login: Login, sign_in: SignIn, *, profile_email: str) -> Linked:
+        """Join the Slack user to the person who signed in.
+
+        ``profile_email`` is the email of the Slack profile; raises RefusedError where it is another's.
+        """
+        now, caller = self._desk.clock(), Caller(slack_user=login.slack_user)
+        with self._desk.store.unit_of_work() as uow:
+            if problem := self._objection(uow, login.slack_user, sign_in, profile_email):
+                details = {"reason": problem, "email": sign_in.email, "provider": sign_in.provider}
+                event = Event(kind=Kind.LINK_REFUSED, at=now, actor=caller.actor, details=details)
+                self._desk.refuse(uow, event, problem)
+            person = self._person(uow, sign_in)
+            link = Link(
+                slack_user=login.slack_user,
+                person_id=person.id,
+                linked_at=now,
+                expires_at=now + self._desk.policy.link_lifetime,
+            )
+            uow.people.save(person)
+            uow.people.save_link(link)
+            details = {"slack": caller.actor, "email": person.email, "provider": person.provider}
+            uow.record(by_person(Kind.LINK_MADE, person, at=now, details=details))
+            self._desk.commit(uow)
+        return Linked(person=person, link=link)
+
+    def whoami(self, caller: Caller) -> Linked:
+        """Who Passport takes the Slack user for; raises SignInNeededError."""
+        with self._desk.store.unit_of_work() as uow:
+            person, link = live_link(uow, caller, now=self._desk.clock())
+        return Linked(person=person, link=link)
+
+    def unlink(self, caller: Caller) -> None:
+        """Forget the link; open requests end as planned. Raises NotFoundError."""
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            link = uow.people.link_of(caller.slack_user)
+            if link is None:
+                raise NotFoundError("You are not linked. Nothing changed.")
+            claim(uow, caller, subject="", at=now)
+            uow.people.remove_link(caller.slack_user)
+            uow.record(by_person(Kind.LINK_REMOVED, uow.people.get(link.person_id), at=now))
+            self._desk.commit(uow)
+
+    def record_exception(self, caller: Caller, slack_user: SlackUser, email: str, reason: str) -> None:
+        """An admin lets a Slack user link to an email that is not their profile's; raises RefusedError."""
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            admin, _ = live_link(uow, caller, now=now)
+            claim(uow, caller, subject="", at=now)
+            target = Caller(slack_user=slack_user).actor
+            details = {"slack": target, "email": email, "reason": reason}
+            if not self._desk.policy.is_admin(admin):
+                event = by_person(Kind.REFUSED, admin, at=now, details=details | {"act": "exception"})
+                self._desk.refuse(uow, event, "Only admins can record an exception. Ask one of them.")
+            uow.people.add_exception(
+                EmailException(
+                    slack_user=slack_user,
+                    email=email.casefold(),
+                    recorded_by=admin.id,
+                    reason=reason,
+                    recorded_at=now,
+                )
+            )
+            uow.record(by_person(Kind.EXCEPTION_RECORDED, admin, at=now, details=details))
+            self._desk.commit(uow)
+
+    def _alive(self, ticket: LinkTicket | None) -> LinkTicket:
+        if ticket is None or ticket.expires_at <= self._desk.clock():
+            raise NotFoundError(USED_UP)
+        return ticket
+
+    def _objection(self, uow: UnitOfWork, slack_user: SlackUser, sign_in: SignIn, profile_email: str) -> str:
+        if not uow.sign_ins.remember_assertion(sign_in.assertion_id, sign_in.not_on_or_after):
+            return "This sign-in was used before. Type /passport link in Slack for a new one."
+        if sign_in.email.casefold() == profile_email.casefold():
+            return ""
+        exception = uow.people.exception_of(slack_user)
+        if exception and exception.email == sign_in.email.casefold():
+            return ""
+        return (
+            f"You signed in as {sign_in.email}, but your Slack profile says {profile_email or 'no email'}. "
+            "Sign in as the same person, or ask a Passport admin for an exception."
+        )
+
+    def _person(self, uow: UnitOfWork, sign_in: SignIn) -> Person:
+        now = self._desk.clock()
+        known = uow.people.by_subject(sign_in.provider, sign_in.subject)
+        return Person(
+            id=known.id if known else f"P-{self._desk.token()[:16]}",
+            provider=sign_in.provider,
+            subject=sign_in.subject,
+            email=sign_in.email.casefold(),
+            name=sign_in.name,
+            groups=sign_in.groups,
+            groups_read_at=now,
+        )
+
+
+def digest(secret: str) -> str:
+    """SHA-256 in hex: one-time secrets are long and random, so that a plain hash keeps them safe at rest."""
+    return hashlib.sha256(secret.encode()).hexdigest()

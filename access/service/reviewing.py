@@ -1,0 +1,128 @@
+"""A colleague's word on a request."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from access import lifecycle
+from access.audit import Kind
+from access.errors import AlreadyDecidedError, InvalidInputError
+from access.model import AccessRequest, Grant, Person, RequestState, Review, Verdict
+from access.policy import decide_review, is_quorate
+from access.ports import UnitOfWork
+from access.service.desk import Caller, Desk, by_person, claim, live_link
+from access.service.submitting import Standing, check_reason, standing
+from access.words import duration_words
+
+
+class Reviewing:
+    """Approve or deny, once, by someone else who may."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def look(self, caller: Caller, request_id: str) -> Standing:
+        """The request as it stands, if this person may decide on it now; raises as ``review`` does."""
+        with self._desk.store.unit_of_work() as uow:
+            self._reviewer(uow, caller, uow.requests.get(request_id))
+            return standing(uow, uow.requests.get(request_id))
+
+    def review(
+        self,
+        caller: Caller,
+        request_id: str,
+        verdict: Verdict,
+        *,
+        reason: str = "",
+        duration: timedelta | None = None,
+    ) -> Standing:
+        """Count the reviewer's word; ``duration`` approves a shorter time than was asked for.
+
+        Raises SignInNeededError, RefusedError, AlreadyDecidedError, InvalidInputError or DuplicateDeliveryError.
+        """
+        now = self._desk.clock()
+        if verdict is Verdict.DENY:
+            check_reason(reason)
+        with self._desk.store.unit_of_work() as uow:
+            request = uow.requests.get(request_id, lock=True)
+            claim(uow, caller, subject=request_id, at=now)
+            reviewer = self._reviewer(uow, caller, request)
+            _check_duration(request, duration)
+            review = Review(
+                request_id=request_id,
+                person_id=reviewer.id,
+                person_name=reviewer.name,
+                person_email=reviewer.email,
+                verdict=verdict,
+                at=now,
+                reason=reason.strip(),
+                duration=duration,
+            )
+            uow.reviews.add(review)
+            self._count(uow, request, review, reviewer)
+            self._desk.commit(uow)
+            return standing(uow, uow.requests.get(request_id))
+
+    def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> Person:
+        now = self._desk.clock()
+        reviewer, _ = live_link(uow, caller, now=now)
+        decision = decide_review(self._desk.policy, request, reviewer, now=now)
+        if not decision.allowed:
+            details = {"reason": decision.reason, "act": "review"}
+            event = by_person(Kind.REFUSED, reviewer, at=now, request_id=request.id, details=details)
+            self._desk.refuse(uow, event, f"Not approved: {decision.reason[0].lower()}{decision.reason[1:]}")
+        reviews = uow.reviews.of(request.id)
+        if request.state is not RequestState.PENDING or request.lapses_at <= now:
+            raise AlreadyDecidedError(decided_words(request, reviews))
+        if any(reviewer.is_same_human(review.person_id, review.person_email) for review in reviews):
+            raise AlreadyDecidedError(
+                f"You have approved {request.id} already; it needs {request.terms.quorum} different people."
+            )
+        return reviewer
+
+    def _count(self, uow: UnitOfWork, request: AccessRequest, review: Review, reviewer: Person) -> None:
+        details = {
+            key: value for key, value in (("reason", review.reason), ("requester", request.person_name)) if value
+        }
+        if review.duration:
+            details["duration"] = duration_words(review.duration)
+        if review.verdict is Verdict.DENY:
+            request = lifecycle.decide(request, RequestState.DENIED, at=review.at)
+            kind = Kind.REQUEST_DENIED
+        else:
+            request, kind = self._approve(uow, request, review)
+        uow.requests.save(request)
+        uow.record(by_person(kind, reviewer, at=review.at, request_id=request.id, details=details))
+
+    def _approve(self, uow: UnitOfWork, request: AccessRequest, review: Review) -> tuple[AccessRequest, Kind]:
+        request = replace(request, duration=min(request.duration, review.duration or request.duration))
+        if not is_quorate(request, uow.reviews.of(request.id)):
+            return replace(request, revision=request.revision + 1), Kind.REQUEST_APPROVAL
+        for number, server in enumerate(request.servers, start=1):
+            uow.grants.add(Grant(id=f"{request.id}.{number}", request_id=request.id, server=server))
+        return lifecycle.decide(request, RequestState.APPROVED, at=review.at), Kind.REQUEST_APPROVED
+
+
+def decided_words(request: AccessRequest, reviews: Sequence[Review]) -> str:
+    """Who was first, for someone who came later."""
+    last = reviews[-1] if reviews else None
+    when = _clock_words(request.decided_at)
+    if request.state is RequestState.LAPSED or request.state is RequestState.PENDING:
+        return f"{request.id} lapsed{_clock_words(request.lapses_at)}: nobody had decided. Nothing changed."
+    if request.state is RequestState.CANCELLED:
+        return f"{request.person_name} cancelled {request.id}{when}, before your click. Nothing changed."
+    word = "denied" if request.state is RequestState.DENIED else "approved"
+    who = last.person_name if last else "Somebody"
+    return f"{who} {word} this{when}, before your click. Nothing changed."
+
+
+def _clock_words(at: datetime | None) -> str:
+    return f" at {at:%H:%M} UTC" if at else ""
+
+
+def _check_duration(request: AccessRequest, duration: timedelta | None) -> None:
+    if duration is not None and not timedelta() < duration <= request.duration:
+        raise InvalidInputError(
+            f"A reviewer can shorten a request, not lengthen it: {duration_words(request.duration)} was asked for.",
+            field="duration",
+        )

@@ -1,0 +1,31 @@
+"""What a route or an account answers: a step per grant, at once, never blocking."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Under way: save ``handle`` and call again after ``retry_in``."""
+
+    handle: Mapping[str, str]
+    retry_in: timedelta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """Finished; ``details`` are kept with the grant."""
+
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """Did not work; ``reason`` is a sentence for people."""
+
+    reason: str
+    retryable: bool
+
+
+Step = Waiting | Done | Failed
