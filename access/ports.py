@@ -376,4 +376,6 @@ class UnitOfWork(Protocol):
 class Store(Protocol):
     """Where units of work come from."""
 
-    def unit_of_work(self) -> UnitOfWork: ...
+    def unit_of_work(self, *, read_only: bool = False) -> UnitOfWork:
+        """A transaction; a read-only one never waits for a writer."""
+        ...

@@ -85,7 +85,7 @@ class Reconciler:
 
     def next_due_at(self) -> datetime | None:
         """When there is something to do again."""
-        with self._store.unit_of_work() as uow:
+        with self._store.unit_of_work(read_only=True) as uow:
             return uow.requests.next_due_at()
 
     def work(self, request_id: str) -> None:

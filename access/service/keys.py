@@ -48,7 +48,7 @@ class Keys:
 
     def all(self, caller: Caller) -> Sequence[SshKey]:
         """The caller's keys, oldest first; raises SignInNeededError."""
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             person, _ = live_link(uow, caller, now=self._desk.clock())
             return uow.people.keys_of(person.id)
 

@@ -47,7 +47,7 @@ class Linking:
 
     def look(self, token: str) -> LinkTicket:
         """The ticket behind a link, without using it up (scanners and previews look too); raises NotFoundError."""
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             return self._alive(uow.sign_ins.ticket(digest(token)))
 
     def go_on(self, token: str, *, provider: str, request_id: str, relay_state: str, browser: str) -> None:
@@ -122,7 +122,7 @@ class Linking:
 
     def whoami(self, caller: Caller) -> Linked:
         """Who Passport takes the Slack user for; raises SignInNeededError."""
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             person, link = live_link(uow, caller, now=self._desk.clock())
         return Linked(person=person, link=link)
 

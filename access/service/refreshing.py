@@ -28,7 +28,7 @@ class Refreshing:
     def run(self) -> None:
         """Look up everyone whose groups are older than ``every``; a store that does not answer is left for later."""
         now = self._desk.clock()
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             people = uow.people.groups_read_before(now - self._every, linked_at=now, limit=BATCH)
         for person in people:
             store = self._stores.get(person.provider)

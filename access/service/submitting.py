@@ -92,7 +92,7 @@ class Submitting:
 
     def unpark(self, slack_user: SlackUser) -> list[Unparked]:
         """File what waited for this Slack user's sign-in, each in its own unit of work."""
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             waiting = uow.sign_ins.parked_of(slack_user)
         return [self._unpark(parked) for parked in waiting]
 
@@ -133,7 +133,7 @@ class Submitting:
 
     def own(self, caller: Caller) -> list[Standing]:
         """The caller's open requests, newest first; raises SignInNeededError."""
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             person, _ = live_link(uow, caller, now=self._desk.clock())
             found = uow.requests.find(person_id=person.id, states=sorted(OPEN_STATES))
             return [standing(uow, request) for request in found]
@@ -141,7 +141,7 @@ class Submitting:
     def status(self, caller: Caller, request_id: str) -> Standing:
         """One request, for its requester, its reviewers and admins; to others it does not exist (NotFoundError)."""
         now = self._desk.clock()
-        with self._desk.store.unit_of_work() as uow:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
             person, _ = live_link(uow, caller, now=now)
             request = uow.requests.get(request_id)
             own = person.is_same_human(request.person_id, request.person_email)

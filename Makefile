@@ -1,0 +1,43 @@
+# make demo   the whole story on this machine      make test   every test, as CI runs them
+# make check  what a commit must pass, under 60 s   make lock   write requirements.lock anew
+.PHONY: demo test check format lock clean
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-options --no-header \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+demo: $(READY)
+	@$(BIN)/python -m sandbox demo
+
+test: $(READY)
+	@$(BIN)/pytest
+
+check: $(READY)
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
+	@$(BIN)/pytest tests/unit --quiet
+
+format: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: $(READY)
+	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+$(READY): requirements-dev.lock pyproject.toml sandbox/prepare.sh
+	@sh sandbox/prepare.sh
+	@mkdir -p build
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@echo "Installing Python packages into $(VENV) (once, about a minute) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,266 @@
+"""The reconciler against real storage: every path from approved to ended, and what a crash leaves."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from access.audit import Kind
+from access.errors import UnavailableError
+from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState
+from access.ports import Store
+from access.service.desk import Caller
+from access.steps import Done, Failed, Step, Waiting
+from tests.values import ANA
+from tests.world import World, retag
+
+
+@pytest.fixture
+def world(store: Store) -> World:
+    return World(store)
+
+
+def a_running_request(world: World, *servers: str) -> AccessRequest:
+    request = world.submit(*servers)
+    world.approve(request)
+    world.reconcile()
+    return world.standing(request.id).request
+
+
+def test_an_approved_request_becomes_active_and_ends_on_time(world: World) -> None:
+    request = world.submit("web-1", "db-2")
+    world.approve(request)
+    world.clock.forward(seconds=30)
+    world.reconcile()
+    standing = world.standing(request.id)
+    assert standing.request.state is RequestState.ACTIVE
+    assert [grant.state for grant in standing.grants] == [GrantState.ACTIVE] * 2
+    assert standing.request.expires_at == world.clock.now + request.duration  # from the start, not from the click
+    world.clock.forward(minutes=59, seconds=59)
+    assert world.reconcile() == []
+    world.clock.forward(seconds=1)
+    world.reconcile()
+    ended = world.standing(request.id)
+    assert (ended.request.state, ended.request.cause) == (RequestState.ENDED, EndCause.EXPIRED)
+    assert [grant.state for grant in ended.grants] == [GrantState.REMOVED] * 2
+    assert world.kinds(request.id) == [
+        Kind.REQUEST_SUBMITTED, Kind.REQUEST_APPROVED, Kind.REQUEST_STARTED, Kind.GRANT_ACTIVE, Kind.GRANT_ACTIVE,
+        Kind.REQUEST_ACTIVE, Kind.REQUEST_ENDING, Kind.GRANT_REMOVED, Kind.GRANT_REMOVED, Kind.REQUEST_ENDED,
+    ]  # fmt: skip
+    assert world.reconcile() == []
+
+
+def test_a_route_opens_before_its_account_and_closes_after_it(world: World) -> None:
+    order: list[str] = []
+    world.route.on_provision = lambda *_: order.append("route up") or Done()  # type: ignore[func-returns-value]
+    world.account.on_provision = lambda *_: order.append("account up") or Done()  # type: ignore[func-returns-value]
+    world.account.on_remove = lambda *_: order.append("account down") or Done()  # type: ignore[func-returns-value]
+    world.route.on_remove = lambda *_: order.append("route down") or Done()  # type: ignore[func-returns-value]
+    request = a_running_request(world)
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    world.reconcile()
+    assert order == ["route up", "account up", "account down", "route down"]
+
+
+def test_a_handle_is_saved_before_it_is_used(world: World) -> None:
+    seen: list[dict[str, str]] = []
+
+    def step_by_step(request: AccessRequest, grant: Grant) -> Step:
+        saved = world.standing(request.id).grants[0].account.handle
+        assert dict(saved) == dict(grant.account.handle)
+        seen.append(dict(saved))
+        if not saved:
+            return Waiting(handle={"intent": "one"}, retry_in=timedelta())
+        if "command" not in saved:
+            return Waiting(handle={**saved, "command": "c-1"}, retry_in=timedelta(seconds=2))
+        return Done(details={"uid": "200001"})
+
+    world.account.on_provision = step_by_step
+    request = a_running_request(world)
+    assert seen == [{}, {"intent": "one"}]
+    assert request.state is RequestState.APPROVED
+    world.clock.forward(seconds=2)
+    world.reconcile(world.reconciler("after a restart"))
+    assert seen[-1] == {"intent": "one", "command": "c-1"}
+    standing = world.standing(request.id)
+    assert standing.request.state is RequestState.ACTIVE
+    assert standing.grants[0].details["uid"] == "200001"
+
+
+def test_one_server_that_fails_does_not_fail_the_others_and_is_cleaned_up(world: World) -> None:
+    broken = "web-1 has an account of this name already."
+    world.account.on_provision = lambda _, grant: (
+        Failed(reason=broken, retryable=False) if grant.server.name == "web-1" else Done()
+    )
+    request = a_running_request(world, "web-1", "db-2")
+    standing = world.standing(request.id)
+    assert request.state is RequestState.ACTIVE
+    assert [(grant.state, grant.outcome) for grant in standing.grants] == [
+        (GrantState.REMOVED, broken),
+        (GrantState.ACTIVE, ""),
+    ]
+    assert ("remove", f"{request.id}.1") in world.account.asked
+
+
+def test_a_request_of_which_nothing_opens_ends_as_failed(world: World) -> None:
+    world.account.on_provision = lambda *_: Failed(reason="No sshd runs on web-1.", retryable=False)
+    request = a_running_request(world)
+    assert (request.state, request.cause, request.cause_detail) == (
+        RequestState.ENDED, EndCause.FAILED, "No sshd runs on web-1.",
+    )  # fmt: skip
+
+
+def test_a_retryable_failure_is_tried_again_with_backoff_and_said(world: World) -> None:
+    answers = iter([Failed(reason="AWS is throttling.", retryable=True)] * 2 + [Done()])
+    world.account.on_provision = lambda *_: next(answers)
+    request = a_running_request(world)
+    assert (request.state, request.problem) == (RequestState.APPROVED, "AWS is throttling.")
+    assert world.reconcile() == []
+    world.clock.forward(seconds=2)
+    world.reconcile()
+    world.clock.forward(seconds=4)
+    world.reconcile()
+    after = world.standing(request.id).request
+    assert (after.state, after.problem) == (RequestState.ACTIVE, "")
+    assert after.revision > request.revision
+
+
+def test_a_removal_is_never_given_up_and_shouted_about(world: World) -> None:
+    request = a_running_request(world)
+    world.account.on_remove = lambda *_: Failed(reason="web-1 does not answer.", retryable=False)
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    for _ in range(12):
+        world.reconcile()
+        world.clock.forward(minutes=5)
+    late = [kind for kind in world.kinds(request.id) if kind is Kind.GRANT_REMOVAL_LATE]
+    assert len(late) == 3  # the first, the third, the tenth
+    assert world.standing(request.id).request.state is RequestState.ENDING
+    world.account.on_remove = lambda *_: Done(details={"verified": "yes"})
+    world.reconcile()
+    ended = world.standing(request.id)
+    assert ended.request.state is RequestState.ENDED
+    assert ended.grants[0].proof["verified"] == "yes"
+
+
+@pytest.mark.parametrize("change", ["tag", "gone", "problem"])
+def test_what_changed_since_submission_stops_the_start(world: World, change: str) -> None:
+    request = world.submit("web-1")
+    world.approve(request)
+    server = request.servers[0]
+    world.inventory.now = {
+        "tag": {server.key: retag(server, env="dev")},
+        "gone": {},
+        "problem": {server.key: replace(server, problem="web-1 is stopped.")},
+    }[change]
+    world.reconcile()
+    ended = world.standing(request.id)
+    assert (ended.request.state, ended.request.cause) == (RequestState.ENDED, EndCause.FAILED)
+    assert ended.request.cause_detail
+    assert ("provision", f"{request.id}.1") not in world.account.asked
+
+
+def test_a_start_waits_for_aws_but_not_for_ever(world: World) -> None:
+    request = world.submit("web-1")
+    world.approve(request)
+    world.inventory.is_down = True
+    world.reconcile()
+    waiting = world.standing(request.id).request
+    assert (waiting.state, waiting.expires_at) == (RequestState.APPROVED, None)
+    assert waiting.problem == "AWS does not answer. I go on trying."
+    world.clock.forward(minutes=31)
+    world.reconcile()
+    assert world.standing(request.id).request.cause is EndCause.FAILED
+
+
+def test_pending_requests_lapse(world: World) -> None:
+    request = world.submit("web-1")
+    world.clock.forward(minutes=29)
+    assert world.reconcile() == []
+    world.clock.forward(minutes=1)
+    world.reconcile()
+    assert world.standing(request.id).request.state is RequestState.LAPSED
+    assert world.kinds(request.id)[-1] is Kind.REQUEST_LAPSED
+
+
+def test_an_adapter_that_breaks_stops_neither_the_pass_nor_its_own_request(world: World) -> None:
+    def breaks(request: AccessRequest, grant: Grant) -> Step:
+        if grant.server.name == "web-1":
+            raise ZeroDivisionError
+        return Done()
+
+    world.account.on_provision = breaks
+    poisoned, fine = world.submit("web-1"), world.submit("db-2")
+    world.approve(poisoned)
+    world.approve(fine)
+    world.reconcile()
+    assert world.standing(fine.id).request.state is RequestState.ACTIVE
+    assert world.standing(poisoned.id).request.problem == "Something broke on Passport's side."
+    world.account.on_provision = lambda *_: Done()
+    world.clock.forward(seconds=2)
+    world.reconcile()
+    assert world.standing(poisoned.id).request.state is RequestState.ACTIVE
+
+
+def test_a_revoke_during_an_act_wins(world: World) -> None:
+    def revoked_meanwhile(request: AccessRequest, grant: Grant) -> Step:
+        world.ending.complete(Caller(slack_user=ANA), request.id)
+        return Done(details={"uid": "200001"})
+
+    world.account.on_provision = revoked_meanwhile
+    request = a_running_request(world)
+    assert (request.state, request.cause) == (RequestState.ENDED, EndCause.COMPLETED)
+    assert Kind.GRANT_ACTIVE not in world.kinds(request.id)
+    assert ("remove", f"{request.id}.1") in world.account.asked
+
+
+def test_expiry_while_provisioning_removes(world: World) -> None:
+    world.account.on_provision = lambda *_: Waiting(handle={"command": "c"}, retry_in=timedelta(seconds=5))
+    request = a_running_request(world)
+    world.clock.forward(hours=1)
+    world.reconcile()
+    after = world.standing(request.id).request
+    assert (after.state, after.cause) == (RequestState.ENDED, EndCause.EXPIRED)
+
+
+def test_removals_are_claimed_before_everything_else(world: World) -> None:
+    first = a_running_request(world, "web-1")
+    waiting = [world.submit("db-2") for _ in range(3)]
+    for request in waiting:
+        world.approve(request)
+    world.ending.complete(Caller(slack_user=ANA), first.id)
+    worker = world.reconciler()
+    assert worker.claim(1, removals_only=False) == [first.id]
+    assert worker.claim(9, removals_only=True) == []
+
+
+def test_a_restarted_instance_takes_its_leases_back_at_once_and_others_wait(world: World) -> None:
+    request = world.submit("web-1")
+    world.approve(request)
+    assert world.reconciler("one").claim(5, removals_only=False) == [request.id]  # and then it dies
+    assert world.reconciler("two").claim(5, removals_only=False) == []
+    restarted = world.reconciler("one")
+    assert restarted.reclaim() == 1
+    assert restarted.claim(5, removals_only=False) == [request.id]
+    world.clock.forward(minutes=2, seconds=1)
+    assert world.reconciler("two").claim(5, removals_only=False) == [request.id]
+
+
+def test_the_next_due_instant_is_the_earliest_end(world: World) -> None:
+    request = a_running_request(world)
+    assert world.reconciler().next_due_at() == request.expires_at
+    other = world.submit("db-2", minutes=5)
+    assert world.reconciler().next_due_at() == other.lapses_at
+
+
+def test_a_database_that_fails_after_the_act_leaves_the_grant_to_be_found_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = world.submit("web-1")
+    world.approve(request)
+    worker = world.reconciler()
+    monkeypatch.setattr(worker, "_record", lambda *_: (_ for _ in ()).throw(UnavailableError("gone")))
+    assert worker.claim(1, removals_only=False) == [request.id]
+    with pytest.raises(UnavailableError):
+        worker.work(request.id)
+    world.reconcile(world.reconciler("after"))
+    assert world.standing(request.id).request.state is RequestState.ACTIVE
