@@ -1,0 +1,87 @@
+"""What the identity provider can be told to do wrong, one thing at a time."""
+
+from enum import StrEnum
+
+
+class Tamper(StrEnum):
+    """A bad response, or one that needs care; the names say what differs from a good one."""
+
+    # What the response says, before it is signed.
+    FAILED_STATUS = "failed_status"
+    OTHER_ISSUER = "other_issuer"
+    OTHER_AUDIENCE = "other_audience"
+    NO_AUDIENCE = "no_audience"
+    TWO_AUDIENCE_RESTRICTIONS = "two_audience_restrictions"
+    NO_CONDITIONS = "no_conditions"
+    OTHER_DESTINATION = "other_destination"
+    NO_DESTINATION = "no_destination"
+    OTHER_RECIPIENT = "other_recipient"
+    NO_RECIPIENT = "no_recipient"
+    UNSOLICITED = "unsolicited"
+    OTHER_IN_RESPONSE_TO = "other_in_response_to"
+    OTHER_CONFIRMATION_IN_RESPONSE_TO = "other_confirmation_in_response_to"
+    NO_CONFIRMATION = "no_confirmation"
+    HOLDER_OF_KEY = "holder_of_key"
+    NO_EXPIRY = "no_expiry"
+    EXPIRED = "expired"
+    EXPIRED_CONFIRMATION = "expired_confirmation"
+    NOT_YET_VALID = "not_yet_valid"
+    SLIGHTLY_LATE = "slightly_late"  # within the clock skew: good
+    MALFORMED_TIME = "malformed_time"
+    NO_TIME_ZONE = "no_time_zone"
+    TRANSIENT_NAME_ID = "transient_name_id"
+    EMPTY_NAME_ID = "empty_name_id"
+    NO_NAME_ID = "no_name_id"
+    NO_EMAIL = "no_email"
+    NO_EMAIL_BUT_NAME_ID = "no_email_but_name_id"  # a NameID of format emailAddress: good
+    TWO_EMAILS = "two_emails"
+    BAD_EMAIL = "bad_email"
+    GROUPS_LEFT_OUT = "groups_left_out"
+    CONTROL_IN_GROUP = "control_in_group"
+    TWO_ASSERTIONS = "two_assertions"
+    NO_ASSERTION = "no_assertion"
+    NESTED_ASSERTION = "nested_assertion"
+    REPEATED_ID = "repeated_id"
+
+    # How it is signed and encrypted.
+    UNSIGNED = "unsigned"
+    UNSIGNED_RESPONSE = "unsigned_response"
+    UNSIGNED_ASSERTION = "unsigned_assertion"
+    SHA1_SIGNATURE = "sha1_signature"
+    SHA1_DIGEST = "sha1_digest"
+    FOREIGN_KEY = "foreign_key"
+    ENCRYPTED = "encrypted"  # good
+    ENCRYPTED_CBC = "encrypted_cbc"  # good
+    ENCRYPTED_UNSIGNED = "encrypted_unsigned"
+    ENCRYPTED_FOREIGN_KEY = "encrypted_foreign_key"
+    ENCRYPTED_FOR_ANOTHER = "encrypted_for_another"
+    ENCRYPTED_TRIPLE_DES = "encrypted_triple_des"
+    ENCRYPTED_RSA_1_5 = "encrypted_rsa_1_5"
+    ENCRYPTED_COMMENT = "encrypted_comment"
+    ENCRYPTED_OTHER_REQUEST = "encrypted_other_request"
+
+    # What happens to it on its way.
+    CHANGED_EMAIL = "changed_email"
+    CHANGED_NAME_ID = "changed_name_id"
+    CHANGED_GROUP = "changed_group"
+    CHANGED_SIGNATURE = "changed_signature"
+    STRIPPED_SIGNATURES = "stripped_signatures"
+    COMMENT_IN_NAME_ID = "comment_in_name_id"
+    COMMENT_IN_EMAIL = "comment_in_email"
+    INSTRUCTION_IN_EMAIL = "instruction_in_email"
+    DOCTYPE = "doctype"
+    ENTITY = "entity"
+    EXTERNAL_ENTITY = "external_entity"
+    WRAPPED_FORGED_RESPONSE = "wrapped_forged_response"
+    WRAPPED_SIGNED_IN_EXTENSIONS = "wrapped_signed_in_extensions"
+    WRAPPED_SIGNED_IN_OBJECT = "wrapped_signed_in_object"
+    WRAPPED_FORGED_FIRST = "wrapped_forged_first"
+    WRAPPED_FORGED_LAST = "wrapped_forged_last"
+    WRAPPED_FORGED_AROUND = "wrapped_forged_around"
+    WRAPPED_SAME_ID = "wrapped_same_id"
+    REPLAY = "replay"  # the last response again, byte for byte
+    TRUNCATED = "truncated"
+    NOT_XML = "not_xml"
+    NOT_BASE64 = "not_base64"
+    HUGE = "huge"
+    DEEP = "deep"
