@@ -1,0 +1,1 @@
+"""Settings, wiring, command line, web server, scheduler: where the adapters meet the rules."""

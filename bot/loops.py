@@ -1,0 +1,122 @@
+"""Threads that wait to be told to look: the reconciler's and the feed's."""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+
+from access.ports import Clock
+from access.reconcile import Reconciler
+
+_log = logging.getLogger(__name__)
+
+IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does not wake this one
+AFTER_TROUBLE = timedelta(seconds=2)
+
+
+class Loop:
+    """One thread that takes a turn whenever it is woken, or when its last turn asked to be.
+
+    A wake-up during a turn is not lost: the event stays set and the next turn follows at once.
+    """
+
+    def __init__(self, name: str, turn: Callable[[], timedelta | None]) -> None:
+        self._turn = turn
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first turn comes at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a turn; returns at once."""
+        self._woken.set()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Let the turn under way finish, and end."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            delay = self._take_turn()
+            self._woken.wait(min(delay, IDLE).total_seconds())
+
+    def _take_turn(self) -> timedelta:
+        try:
+            asked = self._turn()
+        except Exception:  # noqa: BLE001 - the loop outlives whatever breaks a turn
+            _log.exception("%s: a turn failed; trying again", self._thread.name)
+            return AFTER_TROUBLE
+        return IDLE if asked is None else max(asked, timedelta())
+
+
+class ReconcilerTurns:
+    """Shares the reconciler's work among a few threads, some of them kept free for removals."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        clock: Clock,
+        after_work: Callable[[], None],
+        threads: int = 8,
+        kept_for_removals: int = 3,
+    ) -> None:
+        self._reconciler = reconciler
+        self._after_work = after_work
+        self._clock = clock
+        self._threads = threads
+        self._kept = kept_for_removals
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconcile")
+        self._lock = threading.Lock()
+        self._busy = 0
+        self.loop = Loop("reconciler", self.turn)
+
+    def turn(self) -> timedelta | None:
+        """Hand out what is due; the delay until there may be more."""
+        self._hand_out(self._free(0), removals_only=True)
+        self._hand_out(self._free(self._kept), removals_only=False)
+        next_due = self._reconciler.next_due_at()
+        if next_due is None:
+            return None
+        if self._free(self._kept) <= 0:  # a thread that gets free wakes the loop
+            return IDLE
+        return max(next_due - self._clock(), timedelta())
+
+    def stop(self) -> None:
+        """Finish what is under way; nothing new begins."""
+        self.loop.stop()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _free(self, kept: int) -> int:
+        with self._lock:
+            return self._threads - kept - self._busy
+
+    def _hand_out(self, limit: int, *, removals_only: bool) -> None:
+        if limit <= 0:
+            return
+        for request_id in self._reconciler.claim(limit, removals_only=removals_only):
+            with self._lock:
+                self._busy += 1
+            self._pool.submit(self._reconciler.work, request_id).add_done_callback(self._done)
+
+    def _done(self, future: "Future[None]") -> None:
+        with self._lock:
+            self._busy -= 1
+        error = None if future.cancelled() else future.exception()
+        if error:
+            _log.error("A piece of work failed and will be tried again", exc_info=error)
+        self._after_work()
+        self.loop.wake()

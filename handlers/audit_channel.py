@@ -1,0 +1,79 @@
+"""The audit channel: every event, in order, each message ending with the head of the log."""
+
+from datetime import datetime
+
+from access.audit import AuditEvent
+from access.errors import NotFoundError
+from access.model import AccessRequest
+from access.ports import Clock, Store, UnitOfWork
+from handlers import phrases
+from handlers.audit_lines import bundle
+from handlers.paced import LastingError, NotNowError, PacedSlack, PassingError
+from handlers.patience import READER, Alerts, backoff
+
+MOST_EVENTS = 60  # more than one message ever takes
+
+
+class AuditChannel:
+    """Reads the log with a cursor that moves on only when Slack has taken the message."""
+
+    def __init__(self, store: Store, slack: PacedSlack, alerts: Alerts, *, clock: Clock, channel: str) -> None:
+        self._store = store
+        self._slack = slack
+        self._alerts = alerts
+        self._clock = clock
+        self._channel = channel
+        self._attempts = 0
+        self._retry_at: datetime | None = None
+
+    def is_behind(self, uow: UnitOfWork) -> bool:
+        """Whether there is an event to post, and no reason to wait with it."""
+        if self._retry_at and self._retry_at > self._clock():
+            return False
+        return bool(uow.audit.after(uow.audit.cursor(READER), 1))
+
+    def step(self) -> list[datetime]:
+        """Post one message; when to look again, never when the channel has everything. Raises OutageError."""
+        if self._retry_at and self._retry_at > self._clock():
+            return [self._retry_at]
+        events, requests = self._load()
+        if not events:
+            return []
+        message = bundle(events, requests)
+        try:
+            self._slack.post(self._channel, message.text)
+        except NotNowError as error:
+            self._retry_at = error.until
+            return [error.until]
+        except (PassingError, LastingError) as error:
+            return [self._put_off(error)]
+        self._attempts, self._retry_at = 0, None
+        with self._store.unit_of_work() as uow:
+            uow.audit.advance(READER, message.head.sequence)
+            uow.commit()
+        return [self._clock()]
+
+    def _load(self) -> tuple[list[AuditEvent], dict[str, AccessRequest]]:
+        with self._store.unit_of_work(read_only=True) as uow:
+            events = list(uow.audit.after(uow.audit.cursor(READER), MOST_EVENTS))
+            named = {event.event.request_id for event in events if event.event.request_id}
+            found = {request_id: _request(uow, request_id) for request_id in named}
+        return events, {request_id: request for request_id, request in found.items() if request}
+
+    def _put_off(self, error: PassingError | LastingError) -> datetime:
+        self._attempts += 1
+        self._retry_at = self._clock() + backoff(self._attempts)
+        if isinstance(error, LastingError):
+            self._alerts.report(
+                f"audit {self._channel} {error.code}",
+                f"The audit channel {self._channel} takes no messages ({phrases.shown(error.code)}). "
+                "Mend that, or invite Passport again; every event is kept and follows in order.",
+            )
+        return self._retry_at
+
+
+def _request(uow: UnitOfWork, request_id: str) -> AccessRequest | None:
+    try:
+        return uow.requests.get(request_id)
+    except NotFoundError:
+        return None

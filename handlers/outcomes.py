@@ -1,0 +1,138 @@
+"""What came of a request, as sentences that reviewers and requester alike are told. Pure, and escaped."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState, Review, Verdict
+from access.service.submitting import Standing
+from access.words import duration_words
+from handlers import phrases
+from handlers.mrkdwn import MAX_SECTION, clock
+
+_TRYING = "I go on trying."
+
+
+def so_far(standing: Standing) -> str:
+    """Who approved, while more approvals are needed; "" when nobody did."""
+    approvals = [review for review in standing.reviews if review.verdict is Verdict.APPROVE]
+    if not approvals:
+        return ""
+    missing = max(1, standing.request.terms.quorum - len(approvals))
+    return f"{phrases.approvers(approvals)} approved{at_clock(approvals[-1].at)}; {missing} more needed."
+
+
+def approved(standing: Standing) -> str:
+    """``Ben Ito approved 30 min at 03:04.``; the time only where a reviewer shortened it."""
+    duration = standing.request.duration
+    shortened = any(review.duration == duration for review in standing.reviews if review.duration)
+    what = f" {duration_words(duration)}" if shortened else ""
+    return f"{phrases.approvers(standing.reviews)} approved{what}{at_clock(standing.request.decided_at)}."
+
+
+def opening(standing: Standing) -> list[str]:
+    """That servers are being opened, and what holds it up."""
+    request = standing.request
+    told = phrases.troubles(standing.grants, phrases.problem_of)
+    if not told and request.problem:
+        told = [phrases.sentence(request.problem)]
+    doing = f"I am opening {phrases.names(request.servers)}."
+    return [doing, *told, _TRYING] if told else [doing]
+
+
+def open_now(standing: Standing) -> list[str]:
+    """``11 of 12 are open until …``, and what is the matter with the others."""
+    grants, until = standing.grants, standing.request.expires_at
+    ready, coming, failed = _in(grants, GrantState.ACTIVE), _in(grants, GrantState.PROVISIONING), _closing(grants)
+    span = f" until {clock(until)}" if until else ""
+    if len(ready) == len(grants):
+        return [f"{names_of(ready)} {are(ready)} open{span}."]
+    lines = [f"{len(ready)} of {len(grants)} {are(ready)} open{span}: {names_of(ready, most=20)}."]
+    lines += phrases.troubles(failed, lambda grant: grant.outcome, lead=" could not be opened")
+    held_up = phrases.troubles(coming, phrases.problem_of)
+    if held_up:
+        return [*lines, *held_up, _TRYING]
+    return [*lines, f"{names_of(coming)} {are(coming)} still being opened."] if coming else lines
+
+
+def ending(standing: Standing, now: datetime) -> list[str]:
+    """What of the access is gone, what is not, and why it ends."""
+    request, grants = standing.request, standing.grants
+    if request.state is RequestState.ENDED:
+        return [_closed(request, grants), *_reservations(request, grants), f"Why: {_why(request)}"]
+    left = [grant for grant in grants if grant.state is not GrantState.REMOVED]
+    late = phrases.troubles(left, phrases.problem_of)
+    if not late:
+        return [f"Closing {names_of(left or grants)}. {_why(request)}"]
+    gone = _in(grants, GrantState.REMOVED)
+    doubt = f"So I cannot prove that {request.user_name} is gone from {names_of(left)}. {_failsafe(request, now)}"
+    return [
+        f":warning: {late[0]}",
+        *late[1:],
+        doubt,
+        *([f"Gone from {names_of(gone)}."] if gone else []),
+        f"{_TRYING} Why it ends: {_why(request)}",
+    ]
+
+
+def deny_reason(reviews: Sequence[Review]) -> list[str]:
+    """The words of whoever denied, as a quotation; empty when there are none."""
+    denial = next((review for review in reviews if review.verdict is Verdict.DENY), None)
+    return [phrases.quoted(denial.reason, MAX_SECTION - 300)] if denial and denial.reason else []
+
+
+def last_reviewer(reviews: Sequence[Review]) -> str:
+    """Who spoke last."""
+    return phrases.shown(reviews[-1].person_name, 60) if reviews else "Somebody"
+
+
+def names_of(grants: Sequence[Grant], *, most: int = 6) -> str:
+    """The grants' servers."""
+    return phrases.names([grant.server for grant in grants], most=most)
+
+
+def are(grants: Sequence[Grant]) -> str:
+    """``is`` or ``are``."""
+    return "is" if len(grants) == 1 else "are"
+
+
+def at_clock(at: datetime | None) -> str:
+    """`` at 03:04`` in the reader's zone."""
+    return f" at {clock(at)}" if at else ""
+
+
+def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
+    if not grants:
+        return f"Closed{at_clock(request.ended_at)}."
+    verified = ", verified" if all(grant.proof for grant in grants) else ""
+    return (
+        f"Closed: {request.user_name} removed from {names_of(grants, most=20)}{verified}{at_clock(request.ended_at)}."
+    )
+
+
+def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
+    lines = phrases.troubles(grants, lambda grant: grant.outcome)
+    if any(grant.proof for grant in grants) and request.terms.rights.sudo:
+        lines.append("The servers say so themselves, and root was given on them.")
+    return lines
+
+
+def _failsafe(request: AccessRequest, now: datetime) -> str:
+    if request.expires_at is None:
+        return "No certificate was given out."
+    if request.expires_at > now:
+        return f"The server ends the account itself at {clock(request.expires_at)}."
+    return f"The certificate ran out at {clock(request.expires_at)}, and the server's own timer ends the account."
+
+
+def _why(request: AccessRequest) -> str:
+    if request.cause is EndCause.EXPIRED:
+        return "The time was up."
+    return phrases.sentence(request.cause_detail, 400) or "It ended."
+
+
+def _in(grants: Sequence[Grant], state: GrantState) -> list[Grant]:
+    return [grant for grant in grants if grant.state is state]
+
+
+def _closing(grants: Sequence[Grant]) -> list[Grant]:
+    return [grant for grant in grants if grant.state in {GrantState.REMOVING, GrantState.REMOVED}]

@@ -1,0 +1,123 @@
+"""What the parts of the feed share: one replica at a time, when to look again, and whom to tell of trouble."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from access.ports import Clock, Store
+from handlers.paced import CallError, OutageError, PacedSlack
+from handlers.recipients import Recipients
+
+READER = "slack"
+LEASE = timedelta(seconds=30)
+RENEW_BEFORE = timedelta(seconds=15)  # longer than a call may last: see Feed
+SAID_AGAIN_AFTER = timedelta(hours=1)
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseLostError(Exception):
+    """Another replica feeds Slack now."""
+
+
+class Lease:
+    """The role of the one replica that feeds Slack, so that two never reorder or repeat."""
+
+    def __init__(self, store: Store, *, clock: Clock, owner: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._owner = owner
+        self._until: datetime | None = None
+
+    def take(self) -> bool:
+        """Have the role for long enough to make a call; False while another replica has it."""
+        now = self._clock()
+        if self._until and self._until - now > RENEW_BEFORE:
+            return True
+        return self._claim(now, now + LEASE)
+
+    def keep(self) -> None:
+        """Make sure of it before a call; raises LeaseLostError."""
+        if not self.take():
+            raise LeaseLostError
+
+    def give_back(self) -> None:
+        """Let whoever wakes next have it."""
+        now = self._clock()
+        if self._until and self._until > now:
+            self._claim(now, now)
+        self._until = None
+
+    def _claim(self, now: datetime, until: datetime) -> bool:
+        with self._store.unit_of_work() as uow:
+            mine = uow.audit.claim_reader(READER, owner=self._owner, now=now, until=until)
+            uow.commit()
+        self._until = until if mine else None
+        return mine
+
+
+class Alarms:
+    """Instants at which there is something to do again."""
+
+    def __init__(self) -> None:
+        self._instants: set[datetime] = set()
+
+    def set(self, instants: Iterable[datetime]) -> None:
+        """Wake at these instants, too."""
+        self._instants.update(instants)
+
+    def drop(self, now: datetime) -> None:
+        """Forget the instants that have come."""
+        self._instants = {at for at in self._instants if at > now}
+
+    def next(self, now: datetime) -> timedelta | None:
+        """How long until the next one."""
+        return max(min(self._instants) - now, timedelta()) if self._instants else None
+
+
+class Alerts:
+    """Tells admins what only they can mend, once an hour each, where they can be reached."""
+
+    def __init__(self, slack: PacedSlack, recipients: Recipients, *, clock: Clock, admins: Sequence[str]) -> None:
+        self._slack = slack
+        self._recipients = recipients
+        self._clock = clock
+        self._admins = admins
+        self._said_at: dict[str, datetime] = {}
+        self._waiting: list[str] = []
+
+    def report(self, subject: str, sentence: str) -> None:
+        """Log it, and tell it at the end of the pass; ``sentence`` is escaped already."""
+        now = self._clock()
+        if now - self._said_at.get(subject, now - 2 * SAID_AGAIN_AFTER) < SAID_AGAIN_AFTER:
+            return
+        self._said_at = {known: at for known, at in self._said_at.items() if now - at < SAID_AGAIN_AFTER}
+        self._said_at[subject] = now
+        _log.warning("%s", sentence)
+        self._waiting.append(sentence)
+
+    def step(self) -> list[datetime]:
+        """Tell what is waiting; never a reason to look again."""
+        told, self._waiting = self._waiting[:20], []
+        for entry in self._admins if told else ():
+            try:
+                for recipient in self._recipients.behind(entry):
+                    self._tell(recipient, "\n".join(told))
+            except OutageError:
+                raise
+            except CallError as error:
+                _log.warning("No admin is reached at %s: %s", entry, error.code)
+        return []
+
+    def _tell(self, recipient: str, text: str) -> None:
+        try:
+            self._slack.post(self._recipients.channel_of(recipient), text)
+        except OutageError:
+            raise
+        except CallError as error:
+            _log.warning("The admin %s is not reached: %s", recipient, error.code)
+
+
+def backoff(attempts: int, *, most: timedelta = timedelta(seconds=60)) -> timedelta:
+    """1, 2, 4, … seconds."""
+    return min(timedelta(seconds=2.0 ** min(attempts - 1, 16)), most)

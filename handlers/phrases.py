@@ -1,0 +1,107 @@
+"""The pieces of sentences that cards, direct messages and the audit channel share; all of them escaped."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from access.model import AccessRequest, Grant, Review, Server, Verdict
+from access.words import join_words
+from handlers import mrkdwn
+
+_ENVIRONMENT_TAGS = frozenset({"env", "environment", "stage"})
+_SENTENCE = 250
+_NAME = 60
+
+
+def one_line(text: str, most: int = _SENTENCE) -> str:
+    """The text without line breaks and invisible characters, cut with ``…``; not yet escaped."""
+    plain = " ".join(text.split())
+    plain = "".join(char for char in plain if char == "\u200d" or unicodedata.category(char) not in {"Cc", "Cf", "Cs"})
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def shown(text: str, most: int = _SENTENCE) -> str:
+    """Somebody's text as one escaped line of at most ``most`` characters."""
+    return _fitting(mrkdwn.escape, one_line(text, most), most)
+
+
+def quoted(text: str, most: int = mrkdwn.MAX_SECTION) -> str:
+    """Somebody's words as an escaped quotation of at most ``most`` characters."""
+    return _fitting(mrkdwn.quote, text, most)
+
+
+def sentence(text: str, most: int = _SENTENCE) -> str:
+    """The text as one escaped line that ends like a sentence."""
+    line = shown(text, most)
+    return line if not line or line.endswith((".", "!", "?", "…")) else f"{line}."
+
+
+def name_of(server: Server) -> str:
+    """The server's name as people read it."""
+    return shown(server.name, _NAME) or shown(server.instance_id, _NAME)
+
+
+def names(servers: Sequence[Server], *, most: int = 6) -> str:
+    """``web-1 and db-2``; of many, the first and a count."""
+    return join_words([name_of(server) for server in servers], most=most)
+
+
+def listed(servers: Sequence[Server], *, most: int = 4) -> str:
+    """``web-1, db-2``, shorter still, for the first words of a notification."""
+    parts = [name_of(server) for server in servers[:most]]
+    if len(servers) > most:
+        parts.append(f"{len(servers) - most} more")
+    return ", ".join(parts)
+
+
+def environment(servers: Sequence[Server]) -> str:
+    """``prod``, or ``prod and staging``, from the servers' tags; "" where they do not say."""
+    found = [value for server in servers for key, value in server.tags.items() if key.casefold() in _ENVIRONMENT_TAGS]
+    return join_words([shown(value, 30) for value in sorted(set(found))], most=3)
+
+
+def rights(request: AccessRequest) -> str:
+    """``root``, or ``access``: what is asked for."""
+    return "root" if request.terms.rights.sudo else "access"
+
+
+def asked_for(request: AccessRequest) -> str:
+    """``root on web-1, db-2 (prod)``."""
+    where = environment(request.servers)
+    preposition = "on" if request.terms.rights.sudo else "to"
+    return f"{rights(request)} {preposition} {listed(request.servers)}{f' ({where})' if where else ''}"
+
+
+def reviewers(request: AccessRequest) -> str:
+    """The groups whose members may decide."""
+    return join_words([shown(group, 80) for group in sorted(request.terms.reviewers)], last="or")
+
+
+def approvers(reviews: Sequence[Review]) -> str:
+    """Who approved."""
+    return join_words([shown(r.person_name, _NAME) for r in reviews if r.verdict is Verdict.APPROVE]) or "Somebody"
+
+
+def troubles(grants: Sequence[Grant], said: Callable[[Grant], str], *, lead: str = "", most: int = 5) -> list[str]:
+    """What ``said`` has to say of each grant, its server named; of many, the first and a count."""
+    spoken = [_of(grant.server, text, lead) for grant in grants if (text := said(grant))]
+    return spoken[:most] + ([f"And {len(spoken) - most} more."] if len(spoken) > most else [])
+
+
+def problem_of(grant: Grant) -> str:
+    """What holds the grant up now."""
+    return grant.account.problem or grant.route.problem
+
+
+def _of(server: Server, text: str, lead: str) -> str:
+    said, name = sentence(text), name_of(server)
+    named = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)
+    return said if named and not lead else f"{name}{lead}: {said}"
+
+
+def _fitting(render: Callable[[str], str], text: str, most: int) -> str:
+    """The rendered text; cut before rendering, so that no entity is cut in two."""
+    kept, tail = len(text), ""
+    while len(render(text[:kept] + tail)) > most and kept:
+        kept, tail = kept * 9 // 10, "…"
+    return render(text[:kept] + tail)

@@ -1,0 +1,193 @@
+"""Cards and direct messages follow the state of their requests: what Slack shows is made to agree."""
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from access.model import AccessRequest, RequestState
+from access.ports import Clock, Post, Store
+from access.service.submitting import Standing, standing
+from handlers import phrases
+from handlers.cards import wanted_posts
+from handlers.paced import CallError, LastingError, NotNowError, OutageError, PacedSlack
+from handlers.patience import Alerts, LeaseLostError, backoff
+from handlers.recipients import Recipients
+from handlers.wanted import REVIEWERS, Wanted
+
+BATCH = 20
+LOOK_AGAIN = timedelta(seconds=5)  # a request's other messages never wait longer for the one that fails
+MENDED_AFTER = timedelta(minutes=1)  # while it is pending, reviewers may yet see it
+_MOST_REMEMBERED = 5000
+_GONE = frozenset({"message_not_found", "cant_update_message"})
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A request as it stands, and the messages that Slack has of it."""
+
+    standing: Standing
+    posts: Sequence[Post]
+
+
+class Posts:
+    """Brings the messages of stale requests up to date, each on its own."""
+
+    def __init__(
+        self, store: Store, slack: PacedSlack, recipients: Recipients, alerts: Alerts, *, clock: Clock
+    ) -> None:
+        self._store = store
+        self._slack = slack
+        self._recipients = recipients
+        self._alerts = alerts
+        self._clock = clock
+        self._said: OrderedDict[Key, tuple[int, str]] = OrderedDict()
+
+    def step(self) -> list[datetime]:
+        """Bring one batch up to date; when to look again, never when Slack shows it all. Raises OutageError."""
+        batch = self._load()
+        done: dict[str, datetime | None] = {}
+        try:
+            for seen in batch:
+                done[seen.standing.request.id] = self._bring(seen)
+        finally:
+            later = self._record(batch, done)
+        return [*later, self._clock()] if len(batch) == BATCH else later
+
+    def _load(self) -> list[Shown]:
+        with self._store.unit_of_work(read_only=True) as uow:
+            return [
+                Shown(standing=standing(uow, request), posts=uow.posts.of(request.id))
+                for request in uow.posts.stale(self._clock(), BATCH)
+            ]
+
+    def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> list[datetime]:
+        """Mark the revision that was rendered: one that came meanwhile stays stale."""
+        soon = self._clock() + LOOK_AGAIN
+        until = {request_id: min(later, soon) for request_id, later in done.items() if later}
+        with self._store.unit_of_work() as uow:
+            for request in (seen.standing.request for seen in batch if seen.standing.request.id in done):
+                if request.id in until:
+                    uow.posts.put_off(request.id, until[request.id])
+                else:
+                    uow.posts.shown(request.id, request.revision)
+            uow.commit()
+        return list(until.values())
+
+    def _bring(self, seen: Shown) -> datetime | None:
+        """Bring one request's messages up to date; when to try again what failed."""
+        request = seen.standing.request
+        later: list[datetime] = []
+        try:
+            for wanted in wanted_posts(seen.standing, now=self._clock()):
+                recipients, unknown = self._everyone(seen, wanted)
+                agreed = [self._agree(_post_of(seen, wanted, recipient), wanted, request) for recipient in recipients]
+                later += unknown + [at for at in agreed if at]
+        except (OutageError, LeaseLostError):
+            raise
+        except Exception:  # noqa: BLE001 - one poisoned request must not stop the others; it stays stale
+            _log.exception("%s: what Slack shall show of it is broken", request.id)
+            later.append(self._clock() + MENDED_AFTER)
+        return min(later, default=None)
+
+    def _everyone(self, seen: Shown, wanted: Wanted) -> tuple[list[str], list[datetime]]:
+        """Who sees the message and who shall see it; and when to ask again who that is."""
+        request = seen.standing.request
+        found = {post.recipient for post in seen.posts if post.ts and _is_of(post, wanted)}
+        later: list[datetime] = []
+        for entry in () if wanted.closed else wanted.recipients:
+            try:
+                found.update(self._recipients.behind(entry))
+            except OutageError:
+                raise
+            except NotNowError as error:
+                later.append(error.until)
+            except CallError as error:
+                if isinstance(error, LastingError):
+                    self._complain(request, entry, error)
+                if request.state is RequestState.PENDING or not isinstance(error, LastingError):
+                    later.append(self._clock() + MENDED_AFTER)
+        if wanted.audience == REVIEWERS:
+            found.discard(request.slack_user.user_id)  # nobody reviews what they asked for
+        return sorted(found), later
+
+    def _agree(self, post: Post, wanted: Wanted, request: AccessRequest) -> datetime | None:
+        """Make Slack show this one message as wanted; when to try again, or None."""
+        if post.shown_revision >= request.revision:
+            return None
+        if post.retry_at and post.retry_at > self._clock():
+            return post.retry_at
+        try:
+            shown = self._show(post, wanted, request.revision)
+        except OutageError:
+            raise
+        except NotNowError as error:
+            return error.until
+        except CallError as error:
+            shown = self._failed(post, request, error)
+        with self._store.unit_of_work() as uow:
+            uow.posts.save(shown)
+            uow.commit()
+        return shown.retry_at
+
+    def _show(self, post: Post, wanted: Wanted, revision: int) -> Post:
+        """Post or update, unless it says so already; the post as it is then. Raises CallError."""
+        done = replace(post, shown_revision=revision, attempts=0, retry_at=None, problem="")
+        said = sha256(json.dumps([wanted.text, wanted.blocks]).encode()).hexdigest()
+        says_so = self._said.get(_key(post)) == (post.shown_revision, said)
+        if post.ts and not says_so and not self._update(post, wanted):
+            post = replace(post, ts="")
+        if not post.ts and not wanted.closed:
+            channel = post.channel or self._recipients.channel_of(post.recipient)
+            done = replace(done, channel=channel, ts=self._slack.post(channel, wanted.text, wanted.blocks))
+        self._said[_key(post)] = (revision, said)
+        if len(self._said) > _MOST_REMEMBERED:
+            self._said.popitem(last=False)
+        return done
+
+    def _update(self, post: Post, wanted: Wanted) -> bool:
+        """Whether the message was still there; raises CallError."""
+        try:
+            self._slack.update(post.channel, post.ts, wanted.text, wanted.blocks)
+        except LastingError as error:
+            if error.code not in _GONE:
+                raise
+            return False
+        return True
+
+    def _failed(self, post: Post, request: AccessRequest, error: CallError) -> Post:
+        failed = replace(post, attempts=post.attempts + 1, problem=error.code)
+        if not isinstance(error, LastingError):
+            return replace(failed, retry_at=self._clock() + backoff(failed.attempts))
+        self._complain(request, post.recipient, error)
+        if request.state is RequestState.PENDING:
+            return replace(failed, retry_at=self._clock() + MENDED_AFTER)
+        return replace(failed, retry_at=None, shown_revision=request.revision)  # the next revision tries anew
+
+    def _complain(self, request: AccessRequest, recipient: str, error: CallError) -> None:
+        self._alerts.report(
+            f"{recipient} {error.code}",
+            f"Slack takes no messages to {phrases.shown(recipient, 40)} ({phrases.shown(error.code)}), "
+            f"so nobody there sees {request.id}. Mend that, or change whom its rule tells.",
+        )
+
+
+def _post_of(seen: Shown, wanted: Wanted, recipient: str) -> Post:
+    known = (post for post in seen.posts if post.recipient == recipient and _is_of(post, wanted))
+    fresh = Post(request_id=seen.standing.request.id, audience=wanted.audience, recipient=recipient, stage=wanted.stage)
+    return next(known, fresh)
+
+
+def _is_of(post: Post, wanted: Wanted) -> bool:
+    return (post.audience, post.stage) == (wanted.audience, wanted.stage)
+
+
+def _key(post: Post) -> Key:
+    return (post.request_id, post.audience, post.recipient, post.stage)

@@ -1,0 +1,44 @@
+"""Who is behind an entry of a rule's ``tell``, and into which channel a message to them goes."""
+
+from datetime import datetime, timedelta
+
+from access.ports import Clock
+from handlers.paced import CallError, LastingError, PacedSlack
+
+FRESH = timedelta(minutes=5)
+
+
+class Recipients:
+    """Looks user groups and direct messages up, and remembers them for a while."""
+
+    def __init__(self, slack: PacedSlack, *, clock: Clock) -> None:
+        self._slack = slack
+        self._clock = clock
+        self._groups: dict[str, tuple[datetime, tuple[str, ...]]] = {}
+        self._directs: dict[str, str] = {}
+
+    def behind(self, entry: str) -> tuple[str, ...]:
+        """The entry itself, or the members of a user group (``S…``); raises CallError."""
+        if not entry.startswith("S"):
+            return (entry,)
+        read_at, members = self._groups.get(entry, (None, ()))
+        if read_at and self._clock() - read_at < FRESH:
+            return members
+        try:
+            members = self._slack.members_of(entry)
+        except LastingError:
+            raise
+        except CallError:
+            if read_at is None:
+                raise
+            return members  # who was in it a while ago is better than nobody
+        self._groups[entry] = (self._clock(), members)
+        return members
+
+    def channel_of(self, recipient: str) -> str:
+        """The channel itself, or the direct messages with a person (``U…``, ``W…``); raises CallError."""
+        if not recipient.startswith(("U", "W")):
+            return recipient
+        if recipient not in self._directs:
+            self._directs[recipient] = self._slack.open_direct(recipient)
+        return self._directs[recipient]

@@ -1,0 +1,188 @@
+"""AWS sessions and clients, one set per account, and every call through one door."""
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader
+
+from provisioning.aws_errors import AwsError, expired, translate
+
+# boto3 makes the methods of its clients at run time: no type is right.
+Client = Any
+Service = Literal["ec2", "ssm", "sts"]
+
+CONNECT_SECONDS = 3
+READ_SECONDS = 8
+_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AwsAccount:
+    """An AWS account that Passport serves; without ``role_arn`` Passport's own credentials are for it."""
+
+    name: str  # ours, from the settings
+    id: str  # AWS's twelve digits
+    regions: tuple[str, ...]
+    role_arn: str | None = None
+    external_id: str | None = None
+
+
+class Sessions:
+    """A client per account, region and service; safe to use from many threads.
+
+    ``AWS_ENDPOINT_URL`` and the usual places of credentials count, as in any boto3 program.
+    """
+
+    def __init__(self, accounts: Sequence[AwsAccount], *, session_name: str = "passport") -> None:
+        self.accounts: Mapping[str, AwsAccount] = {account.name: account for account in accounts}
+        self._session_name = re.sub(r"[^\w+=,.@-]", "-", session_name, flags=re.ASCII)[:64].ljust(2, "-")
+        self._lock = threading.RLock()
+        self._loader = Loader()  # EC2's model alone has megabytes: read once for all accounts
+        self._sessions: dict[str, boto3.Session] = {}
+        self._clients: dict[tuple[str, str, Service, bool], Client] = {}
+        self._confirmed: set[str] = set()
+
+    def call(
+        self,
+        account: str,
+        region: str,
+        service: Service,
+        operation: str,
+        /,
+        *,
+        once: bool = False,
+        **parameters: object,
+    ) -> dict[str, Any]:
+        """One call, like ``call("prod", "eu-west-1", "ssm", "send_command", …)``; raises AwsError.
+
+        ``once``: never repeated by botocore, for what has no client token, or whose caller waits without a thread.
+        """
+        try:
+            answer: dict[str, Any] = getattr(self.client(account, region, service, once=once), operation)(**parameters)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translated(error, account, region) from error
+        return answer
+
+    def pages(
+        self,
+        account: str,
+        region: str,
+        service: Service,
+        operation: str,
+        parameters: Mapping[str, object],
+        /,
+        *,
+        page_size: int = 50,
+        once: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Every page of a call that has pages, of 50 as Systems Manager allows at most; raises AwsError."""
+        pages = self.client(account, region, service, once=once).get_paginator(operation)
+        try:
+            yield from pages.paginate(**parameters, PaginationConfig={"PageSize": page_size})
+        except (ClientError, BotoCoreError) as error:
+            raise self._translated(error, account, region) from error
+
+    def client(self, account: str, region: str, service: Service, *, once: bool = False) -> Client:
+        """The one client for this; making one is not thread safe in boto3, using one is."""
+        key = (account, region, service, once)
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = self._session(account).client(service, region_name=region, config=_config(once))
+            return self._clients[key]
+
+    def confirm_account(self, account: str) -> None:
+        """Make sure that the credentials are of the account that the settings name; raises AwsError.
+
+        An empty answer of the wrong account must not pass for "the server is gone".
+        """
+        known = self.accounts[account]
+        if account in self._confirmed:
+            return
+        found = self.call(account, known.regions[0], "sts", "get_caller_identity").get("Account")
+        if found != known.id:
+            raise AwsError(
+                f"Passport's credentials for {account} are of AWS account {found}, and the settings say {known.id}. "
+                "An admin must mend the settings.",
+                code="WrongAccount",
+                retryable=False,
+            )
+        self._confirmed.add(account)
+
+    def _translated(self, error: ClientError | BotoCoreError, account: str, region: str) -> AwsError:
+        if expired(error):
+            self._forget(account)
+        return translate(error, where=f"{account} {region}")
+
+    def _forget(self, account: str) -> None:
+        """Drop credentials that AWS calls expired before their time; the next call asks for new ones."""
+        with self._lock:
+            self._sessions.pop(account, None)
+            for key in [key for key in self._clients if key[0] == account]:
+                del self._clients[key]
+
+    def _session(self, account: str) -> boto3.Session:
+        if account not in self._sessions:
+            self._sessions[account] = self._new_session(self.accounts[account])
+        return self._sessions[account]
+
+    def _new_session(self, account: AwsAccount) -> boto3.Session:
+        core = self._core()
+        if account.role_arn is None:
+            return boto3.Session(botocore_session=core)
+        own = boto3.Session(botocore_session=self._core())
+        role = _AssumedRole(own, account, self._session_name)
+        core.register_component("credential_provider", CredentialResolver(providers=[role]))
+        return boto3.Session(botocore_session=core)
+
+    def _core(self) -> botocore.session.Session:
+        core = botocore.session.get_session()
+        core.register_component("data_loader", self._loader)
+        return core
+
+
+class _AssumedRole(CredentialProvider):
+    """Credentials of a role in another account, renewed by botocore 10 to 15 minutes before they run out."""
+
+    METHOD = "passport-assume-role"
+    CANONICAL_NAME = None
+
+    def __init__(self, own: boto3.Session, account: AwsAccount, session_name: str) -> None:
+        super().__init__()
+        self._own = own
+        self._account = account
+        self._session_name = session_name
+
+    def load(self) -> DeferredRefreshableCredentials:
+        """Credentials that are fetched when they are first needed."""
+        return DeferredRefreshableCredentials(refresh_using=self._assume, method=self.METHOD)
+
+    def _assume(self) -> dict[str, str]:
+        external = {"ExternalId": self._account.external_id} if self._account.external_id else {}
+        client: Client = self._own.client("sts", region_name=self._account.regions[0], config=_config(once=False))
+        credentials = client.assume_role(
+            RoleArn=self._account.role_arn, RoleSessionName=self._session_name, **external
+        )["Credentials"]
+        return {
+            "access_key": credentials["AccessKeyId"],
+            "secret_key": credentials["SecretAccessKey"],
+            "token": credentials["SessionToken"],
+            "expiry_time": credentials["Expiration"].isoformat(),
+        }
+
+
+def _config(once: bool) -> Config:  # noqa: FBT001 - private, and its callers name it
+    return Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1 if once else _TRIES},
+        max_pool_connections=20,
+        user_agent_extra="passport",
+    )

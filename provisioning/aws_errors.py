@@ -1,0 +1,101 @@
+"""What AWS says no with, as sentences for people."""
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from access.errors import PassportError
+
+THROTTLED = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "RateExceeded",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+DENIED = frozenset(
+    {"AccessDenied", "AccessDeniedException", "AuthFailure", "UnauthorizedOperation", "UnauthorizedAccess"}
+)
+UNKNOWN_KEY = frozenset({"InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"})
+NO_DOCUMENT = frozenset({"InvalidDocument", "InvalidDocumentVersion"})
+OTHER_DOCUMENT = frozenset({"InvalidDocumentContent", "InvalidDocumentSchemaVersion", "InvalidParameters"})
+
+
+class AwsError(PassportError):
+    """AWS did not do it. ``answered`` is False when it may have, and only its answer is missing."""
+
+    def __init__(self, sentence: str, *, code: str, retryable: bool, answered: bool = True) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.retryable = retryable
+        self.answered = answered
+
+
+def expired(error: Exception) -> bool:
+    """Whether AWS calls the credentials expired."""
+    return isinstance(error, ClientError) and _code(error) in EXPIRED
+
+
+def translate(error: Exception, *, where: str) -> AwsError:
+    """The sentence for an error of boto3, and whether trying again helps; ``where`` is account and region."""
+    if isinstance(error, ClientError):
+        return _translate_answer(error, where)
+    code = type(error).__name__
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        sentence = f"Passport finds no AWS credentials for {where}. An admin must mend that; I go on trying."
+        return AwsError(sentence, code=code, retryable=True)
+    if isinstance(error, HTTPClientError | ConnectionError):
+        return AwsError(
+            f"AWS does not answer in {where}. I try again by myself.", code=code, retryable=True, answered=False
+        )
+    assert isinstance(error, BotoCoreError)  # noqa: S101 - nothing else is caught
+    return AwsError(f"Passport asked AWS in {where} for something impossible ({code}).", code=code, retryable=False)
+
+
+def _translate_answer(error: ClientError, where: str) -> AwsError:
+    code = _code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
+    if code in THROTTLED:
+        return AwsError(f"AWS asks me to go slower in {where}. I try again by myself.", code=code, retryable=True)
+    if code in EXPIRED:
+        sentence = f"My AWS sign-in for {where} has run out. I renew it and try again."
+        return AwsError(sentence, code=code, retryable=True)
+    if status >= 500:
+        sentence = f"AWS has trouble of its own in {where} ({code}). I try again by myself."
+        return AwsError(sentence, code=code, retryable=True, answered=False)
+    return AwsError(_refusal(code, where, str(error.operation_name)), code=code, retryable=False)
+
+
+def _refusal(code: str, where: str, operation: str) -> str:
+    if code in DENIED:
+        return f"AWS does not let Passport's role call {operation} in {where}. An admin must allow it."
+    if code in UNKNOWN_KEY:
+        return f"AWS does not know Passport's credentials for {where}. An admin must mend them."
+    if code in NO_DOCUMENT:
+        return (
+            f"Passport's Systems Manager documents are missing in {where}: an admin runs `passport documents publish`."
+        )
+    if code in OTHER_DOCUMENT:
+        return (
+            f"Passport's Systems Manager documents in {where} are of another version: "
+            "an admin runs `passport documents publish`."
+        )
+    return f"AWS refuses {operation} in {where} ({code})."
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))[:80]

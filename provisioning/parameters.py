@@ -1,0 +1,70 @@
+"""Every value that a server is ever given, and the one pattern that each of them has to match."""
+
+from dataclasses import dataclass
+
+_ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[0-9A-Za-z+/]{43}"
+_P256 = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBB[0-9A-Za-z+/]{86}="
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One input of a script; ``pattern`` is plain enough to mean the same to Python, AWS and grep -E."""
+
+    name: str
+    variable: str  # what the script calls it
+    pattern: str
+    says: str
+    default: str | None = None
+
+
+REQUEST_ID = Parameter(
+    name="RequestId", variable="REQUEST_ID", pattern="^AR-[0-9A-Z]{4,8}$", says="The request, like AR-7F3K"
+)
+# A retry is a new grant, and the tombstone of the first attempt must not refuse it. It is a number, and not the
+# grant's id, because one command with the same parameters goes to many servers.
+ATTEMPT = Parameter(
+    name="Attempt",
+    variable="ATTEMPT",
+    pattern="^[1-9][0-9]{0,3}$",
+    says="How often this request has asked for this server, this time included",
+    default="1",
+)
+USER_NAME = Parameter(
+    name="UserName", variable="ASKED_NAME", pattern="^pp-[0-9a-z]{4,8}$", says="The user to make or remove"
+)
+CREATE_ONLY = (
+    Parameter(
+        name="NotAfter",
+        variable="NOT_AFTER",
+        pattern="^[1-9][0-9]{9,10}$",
+        says="When access ends, in seconds since 1970",
+    ),
+    Parameter(name="Sudo", variable="SUDO", pattern="^(none|all)$", says="What sudo allows", default="none"),
+    Parameter(
+        name="CaPublicKey",
+        variable="CA_PUBLIC_KEY",
+        pattern=f"^({_ED25519}|{_P256})(,({_ED25519}|{_P256}))?$",
+        says="The certificate authority's public key; two, with a comma, while it changes",
+    ),
+    Parameter(
+        name="Forwarding",
+        variable="FORWARDING",
+        pattern="^(no|yes)$",
+        says="Whether SSH may forward ports and agents",
+        default="no",
+    ),
+    Parameter(
+        name="UidFirst",
+        variable="UID_FIRST",
+        pattern="^[1-9][0-9]{4,8}$",
+        says="The first user id that Passport may give",
+        default="200000",
+    ),
+    Parameter(
+        name="UidLast",
+        variable="UID_LAST",
+        pattern="^[1-9][0-9]{4,8}$",
+        says="The last one; it owns what removed users left behind",
+        default="524287",
+    ),
+)

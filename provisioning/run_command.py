@@ -1,0 +1,216 @@
+"""The one place that sends commands to servers and hears of their ends.
+
+SendCommand has no client token, so its promise is *at least once*: an intent is saved before it is sent and named in
+the command's comment, by which a restart finds it again. A command that is sent twice all the same is harmless:
+Passport's documents are idempotent on the request, and refuse after its end or its removal.
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from access.model import Grant
+from access.ports import Clock
+from provisioning.aws import Sessions
+from provisioning.aws_errors import AwsError
+from provisioning.command_intent import Batch, FreshIntents, Intent, Order, Outcome
+from provisioning.command_outcome import Unanswered
+from provisioning.command_status import read_invocation
+from provisioning.instances import read_agents, read_instances
+
+MOST_SERVERS = 50  # instance ids of one SendCommand (API reference)
+START_WITHIN = timedelta(seconds=60)  # SendCommand's TimeoutSeconds: an agent that is offline longer is given up
+_MARGIN = timedelta(seconds=60)
+_LIST_LAG = timedelta(seconds=10)  # ListCommands may know a command only so much later
+_LOOK_AGAIN = timedelta(seconds=2)
+_MOST_TRIES = 12  # with the pauses between them, a little over a minute
+
+
+class RunCommand:
+    """Runs Passport's documents on many servers at once, without ever waiting for them."""
+
+    def __init__(
+        self, sessions: Sessions, *, clock: Clock, new_token: Callable[[], str] = lambda: secrets.token_hex(8)
+    ) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._new_token = new_token
+        self._fresh = FreshIntents()
+
+    def run(self, order: Order, grants: Sequence[Grant]) -> dict[str, Outcome]:
+        """Bring the order a step further on every grant, by its id.
+
+        A first call only makes intents, to be saved; the next one sends them; those after it ask how it goes.
+        """
+        outcomes = self._intend(order, [grant for grant in grants if not _intent(order, grant)])
+        for batch in self._batches(order, grants):
+            outcomes |= self._poll(batch) if batch.intent.command_id else self._begin(batch)
+        return outcomes
+
+    def _intend(self, order: Order, grants: Iterable[Grant]) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        now = self._clock()
+        places: dict[tuple[str, str, str], list[Grant]] = defaultdict(list)
+        for grant in grants:
+            places[grant.server.account, grant.server.region, grant.server.platform].append(grant)
+        for together in places.values():
+            for start in range(0, len(together), MOST_SERVERS):
+                intent = Intent(act=order.act, token=self._new_token(), made_at=now, at=now)
+                self._fresh.add(intent.token)
+                outcomes |= {grant.id: intent.wait(timedelta()) for grant in together[start : start + MOST_SERVERS]}
+        return outcomes
+
+    def _batches(self, order: Order, grants: Sequence[Grant]) -> list[Batch]:
+        """Grants by their command, or by their intent while that has none."""
+        together: dict[tuple[str, str], list[tuple[Intent, Grant]]] = defaultdict(list)
+        for grant in grants:
+            intent = _intent(order, grant)
+            if intent:
+                together[intent.token, intent.command_id].append((intent, grant))
+        return [
+            Batch(order=order, intent=pairs[0][0], grants=tuple(grant for _, grant in pairs))
+            for pairs in together.values()
+        ]
+
+    def _begin(self, batch: Batch) -> dict[str, Outcome]:
+        """Send what has surely not been sent; look for anything else first."""
+        if self._fresh.take(batch.intent.token):
+            return self._send(batch)
+        try:
+            found = self._find(batch)
+        except AwsError as error:
+            return self._put_off(batch, error)
+        outcomes: dict[str, Outcome] = {
+            grant.id: replace(batch.intent, command_id=found[grant.server.instance_id]).wait(timedelta())
+            for grant in batch.grants
+            if grant.server.instance_id in found
+        }
+        missing = batch.only(grant for grant in batch.grants if grant.id not in outcomes)
+        if not missing.grants:
+            return outcomes
+        if self._clock() - batch.intent.at < _LIST_LAG:
+            return outcomes | missing.all(batch.intent.wait(_LOOK_AGAIN))
+        return outcomes | self._send(missing)
+
+    def _find(self, batch: Batch) -> dict[str, str]:
+        """The commands with this intent's comment, by instance id."""
+        since = batch.intent.made_at.astimezone(UTC) - _MARGIN
+        filters = [
+            {"key": "DocumentName", "value": batch.order.document.name},
+            {"key": "InvokedAfter", "value": f"{since:%Y-%m-%dT%H:%M:%SZ}"},
+        ]
+        found: dict[str, str] = {}
+        for page in self._sessions.pages(*batch.place, "ssm", "list_commands", {"Filters": filters}, once=True):
+            for command in page.get("Commands", []):
+                if command.get("Comment") == batch.comment:
+                    found |= dict.fromkeys(command.get("InstanceIds", []), command["CommandId"])
+        return found
+
+    def _send(self, batch: Batch) -> dict[str, Outcome]:
+        try:
+            answer = self._sessions.call(
+                *batch.place,
+                "ssm",
+                "send_command",
+                once=True,
+                InstanceIds=batch.ids,
+                DocumentName=batch.order.document.name,
+                Parameters=batch.order.document.values(batch.order.parameters),
+                Comment=batch.comment,
+                TimeoutSeconds=int(START_WITHIN.total_seconds()),
+                # One server's failure is no reason to stop the others.
+                MaxConcurrency="100%",
+                MaxErrors="100%",
+            )
+        except AwsError as error:
+            if error.code == "InvalidInstanceId":
+                return self._send_without_bad(batch)
+            if error.answered and error.retryable:
+                self._fresh.add(batch.intent.token)  # surely not taken: no need to look for it
+            return self._put_off(batch, error)
+        intent = replace(batch.intent, at=self._clock(), command_id=str(answer["Command"]["CommandId"]))
+        return batch.all(intent.wait(_pause(timedelta())))
+
+    def _put_off(self, batch: Batch, error: AwsError) -> dict[str, Outcome]:
+        """Try again soon what may work then; after too many tries, leave it to the reconciler's longer pauses."""
+        tries = batch.intent.tries + 1
+        if not error.retryable or tries > _MOST_TRIES:
+            self._fresh.take(batch.intent.token)
+            return batch.all(Unanswered(reason=error.sentence, retryable=error.retryable))
+        intent = replace(batch.intent, at=self._clock(), tries=tries)
+        return batch.all(intent.wait(timedelta(seconds=min(0.25 * 2**tries, 8.0))))
+
+    def _send_without_bad(self, batch: Batch) -> dict[str, Outcome]:
+        """One id that AWS does not take fails the whole call: find it, and send the rest."""
+        reachable = self._reachable(batch)
+        good = [grant for grant in batch.grants if grant.server.instance_id in reachable]
+        if len(good) < len(batch.grants):
+            bad = {grant.id: _unreachable(grant) for grant in batch.grants if grant not in good}
+            return bad | (self._send(batch.only(good)) if good else {})
+        if len(good) == 1:
+            return {good[0].id: _unreachable(good[0])}
+        # AWS does not say which: halve until it is alone.
+        middle = len(good) // 2
+        return self._send(batch.only(good[:middle])) | self._send(batch.only(good[middle:]))
+
+    def _reachable(self, batch: Batch) -> set[str]:
+        """Which of the batch's servers AWS knows as running an agent; all, when it does not tell."""
+        try:
+            agents = read_agents(self._sessions, *batch.place, batch.ids)
+            on_ec2 = [instance_id for instance_id in batch.ids if instance_id.startswith("i-")]
+            instances = read_instances(self._sessions, *batch.place, on_ec2)
+        except AwsError:
+            return set(batch.ids)
+        alive = {instance.id for instance in instances.values() if not instance.is_gone}
+        return {instance_id for instance_id in agents if instance_id in alive or not instance_id.startswith("i-")}
+
+    def _poll(self, batch: Batch) -> dict[str, Outcome]:
+        """Ask for all servers of a command in one call."""
+        try:
+            invocations = self._invocations(batch)
+        except AwsError as error:
+            return self._put_off_poll(batch, error)
+        return {grant.id: self._outcome(batch, grant, invocations) for grant in batch.grants}
+
+    def _invocations(self, batch: Batch) -> dict[str, Mapping[str, Any]]:
+        wanted = {"CommandId": batch.intent.command_id, "Details": True}
+        pages = self._sessions.pages(*batch.place, "ssm", "list_command_invocations", wanted, once=True)
+        return {each["InstanceId"]: each for page in pages for each in page.get("CommandInvocations", [])}
+
+    def _outcome(self, batch: Batch, grant: Grant, invocations: Mapping[str, Mapping[str, Any]]) -> Outcome:
+        found = read_invocation(grant.server.name, invocations.get(grant.server.instance_id, {}))
+        if found:
+            return found
+        if self._clock() > _deadline(batch):
+            return Unanswered(reason=f"{grant.server.name} did not finish in time.", retryable=True)
+        return batch.intent.wait(_pause(self._clock() - batch.intent.at))
+
+    def _put_off_poll(self, batch: Batch, error: AwsError) -> dict[str, Outcome]:
+        # ListCommandInvocations does not know a very young command.
+        unknown = error.code == "InvalidCommandId" and self._clock() - batch.intent.at < _LIST_LAG
+        if (error.retryable or unknown) and self._clock() <= _deadline(batch):
+            return batch.all(batch.intent.wait(_LOOK_AGAIN))
+        return batch.all(
+            Unanswered(reason=error.sentence, retryable=error.retryable or error.code == "InvalidCommandId")
+        )
+
+
+def _intent(order: Order, grant: Grant) -> Intent | None:
+    return Intent.of(grant.account.handle, order.act)
+
+
+def _deadline(batch: Batch) -> datetime:
+    return batch.intent.at + START_WITHIN + timedelta(seconds=batch.order.document.timeout_seconds) + _MARGIN
+
+
+def _pause(age: timedelta) -> timedelta:
+    """Often at first, then less: 50 ms to 5 s."""
+    return min(max(age / 4, timedelta(milliseconds=50)), timedelta(seconds=5))
+
+
+def _unreachable(grant: Grant) -> Unanswered:
+    reason = f"{grant.server.name} is not known to Systems Manager: it is terminated, or its SSM agent is gone."
+    return Unanswered(reason=reason, retryable=True)

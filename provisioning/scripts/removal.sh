@@ -1,0 +1,316 @@
+#!/bin/sh
+# Removing one user whole, and proving it. Used by the remove document, by the sweeper on the server, and to
+# take back a create that failed. It works on USER_NAME, USER_ID, HOME_DIR and DEAD_ID of the request's marker.
+
+KILLED=0
+FILES=0
+MOUNTS=0
+JOBS=0
+ENDED_AT=0
+LEFT=
+
+# Loads the marker of a request; false when there is none that can be believed.
+load_marker() {
+    MARKER=$STATE/requests/$1
+    [ -f "$MARKER" ] || return 1
+    USER_NAME=$(record_value "$MARKER" user)
+    USER_ID=$(record_value "$MARKER" uid)
+    HOME_DIR=$(record_value "$MARKER" home)
+    DEAD_ID=$(record_value "$MARKER" dead_uid)
+    case $USER_NAME in pp-*) ;; *) return 1 ;; esac
+    case $HOME_DIR in '' | /*/"$USER_NAME") ;; *) return 1 ;; esac
+    # A number below 10000 would kill the server's own processes.
+    is_number "$USER_ID" && is_number "$DEAD_ID" && [ "$USER_ID" -ge 10000 ] && [ "$DEAD_ID" -ge 10000 ]
+}
+
+# Recalls a user who is gone, so that it can be verified again.
+load_tombstone() {
+    USER_ID=$(record_value "$1" uid)
+    HOME_DIR=
+}
+
+# Ends access, sweeps the server, verifies. True when nothing is left; LEFT names what is.
+end_user() {
+    close_door
+    stop_sessions
+    clear_jobs
+    kill_processes
+    ENDED_AT=$(now)
+    unmount_all
+    clear_jobs
+    remove_shared_memory
+    remove_home
+    sweep_files
+    remove_account
+    kill_processes
+    verify_gone && return 0
+    case ,$LEFT, in *,files,*) sweep_stubborn_files ;; *) return 1 ;; esac
+    verify_gone
+}
+
+# Takes the marker away and, with the last user, sshd's settings and the timer.
+forget_user() {
+    rm -f "$MARKER"
+    requests_left && return 0
+    remove_sshd_settings
+    remove_timer
+}
+
+# No new login, no new sudo. Expiry is what sshd honours; a locked password alone is not.
+close_door() {
+    rm -f "$SSH_DIR/principals/$USER_NAME" "/etc/sudoers.d/passport-$USER_NAME"
+    [ "$(account_id "$USER_NAME")" = "$USER_ID" ] || return 0
+    chage -E 1 "$USER_NAME"
+    usermod -L "$USER_NAME" 2>/dev/null
+}
+
+# Lets systemd forget its sessions and end its user manager; kill_processes sees to those who ignore it.
+stop_sessions() {
+    systemd_runs || return 0
+    bounded loginctl disable-linger "$USER_NAME"
+    bounded loginctl terminate-user "$USER_NAME"
+    bounded systemctl kill -s KILL "user@$USER_ID.service"
+} 2>/dev/null
+
+# Kills until nothing is found: stopped first, so that nothing forks away meanwhile.
+kill_processes() {
+    seen=' '
+    round=0
+    while pids=$(user_processes) && [ -n "$pids" ]; do
+        for pid in $pids; do
+            kill -STOP "$pid" 2>/dev/null
+        done
+        for pid in $pids; do
+            kill -KILL "$pid" 2>/dev/null
+            case $seen in *" $pid "*) ;; *) seen="$seen$pid " KILLED=$((KILLED + 1)) ;; esac
+        done
+        round=$((round + 1))
+        [ "$round" -le 30 ] || return 1
+        [ "$round" -le 3 ] || sleep 1
+    done
+}
+
+# Prints every process of the user: by any of its user ids, by login id (what sudo started keeps it),
+# by cgroup, and by sudo's mark in the environment where logins have no login id (UsePAM no).
+user_processes() {
+    own=" 1 $(own_processes) "
+    for folder in /proc/[0-9]*; do
+        pid=${folder#/proc/}
+        case $own in *" $pid "*) continue ;; esac
+        if process_matches "$pid"; then printf '%s\n' "$pid"; fi
+    done
+    grep -lsz "^SUDO_UID=$USER_ID\$" /proc/[0-9]*/environ | cut -d/ -f3 | while read -r pid; do
+        case $own in *" $pid "*) ;; *) printf '%s\n' "$pid" ;; esac
+    done
+}
+
+# Prints this program and those that started it: the agent must live to tell the end.
+own_processes() {
+    pid=$$
+    while is_number "$pid" && [ "$pid" -gt 1 ]; do
+        printf '%s ' "$pid"
+        pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null)
+    done
+}
+
+process_matches() {
+    process_lives "$1" || return 1
+    { read -r login <"/proc/$1/loginuid"; } 2>/dev/null && [ "$login" = "$USER_ID" ] && return 0
+    while read -r key real effective saved file; do
+        [ "$key" = Uid: ] || continue
+        case " $real $effective $saved $file " in *" $USER_ID "*) return 0 ;; esac
+        break
+    done 2>/dev/null <"/proc/$1/status"
+    while read -r line; do
+        case $line in
+            */"user-runtime-dir@$USER_ID.service") ;; # systemd's own, which clears /run/user and then ends
+            */"user-$USER_ID.slice"*) return 0 ;;
+        esac
+    done 2>/dev/null <"/proc/$1/cgroup"
+    return 1
+}
+
+# A zombie waits for its parent only, unless just its first thread is dead.
+process_lives() {
+    while read -r key letter _; do
+        [ "$key" = State: ] || continue
+        [ "$letter" = Z ] || return 0
+        set -- "/proc/$1/task"/*
+        [ "$#" -gt 1 ]
+        return
+    done 2>/dev/null <"/proc/$1/status"
+    return 1
+}
+
+# Prints the mount points of the user, as mountinfo writes them: FUSE mounts, and all under the home.
+user_mounts() {
+    awk -v uid="$USER_ID" -v home="$HOME_DIR" '
+        function under(point, top) { return top != "" && (point == top || index(point, top "/") == 1) }
+        index("," $NF ",", ",user_id=" uid ",") || under($5, home) || under($5, "/run/user/" uid) { print $5 }
+    ' /proc/self/mountinfo | sort -r
+}
+
+# Turns mountinfo's octal escapes back into the name.
+unescape() {
+    # The name is the format on purpose: only printf's format knows \040.
+    # shellcheck disable=SC2059
+    printf "$(printf '%s' "$1" | sed 's/%/%%/g')"
+}
+
+unmount_all() {
+    for _ in 1 2 3 4 5; do
+        points=$(user_mounts)
+        [ -n "$points" ] || break
+        for point in $points; do
+            bounded umount -l "$(unescape "$point")" && MOUNTS=$((MOUNTS + 1))
+        done
+    done
+    # logind's note of the user, which it would keep for another ten seconds.
+    rm -f "/run/systemd/users/$USER_ID"
+    if [ -d "/run/user/$USER_ID" ] && [ -z "$(user_mounts)" ]; then rm -rf "/run/user/$USER_ID"; fi
+}
+
+# Prints the files that would start something for the user later: crontabs, at jobs, lingering.
+job_files() {
+    for file in "/var/spool/cron/crontabs/$USER_NAME" "/var/spool/cron/tabs/$USER_NAME" \
+        "/var/spool/cron/$USER_NAME" "/var/lib/systemd/linger/$USER_NAME"; do
+        [ -f "$file" ] && printf '%s\n' "$file"
+    done
+    for spool in /var/spool/cron/atjobs /var/spool/cron/atspool /var/spool/at /var/spool/atjobs; do
+        [ -d "$spool" ] && find "$spool" -type f -uid "$USER_ID"
+    done
+}
+
+clear_jobs() {
+    for file in $(job_files); do
+        rm -f "$file" && JOBS=$((JOBS + 1))
+    done
+    rm -f "/var/mail/$USER_NAME" "/var/spool/mail/$USER_NAME" "/run/sudo/ts/$USER_NAME" \
+        "/run/sudo/ts/$USER_ID" "/var/lib/sudo/lectured/$USER_NAME" "/var/lib/sudo/lectured/$USER_ID"
+}
+
+# System V memory, semaphores and queues belong to nobody's process and would stay.
+remove_shared_memory() {
+    command -v ipcrm >/dev/null || return 0
+    for kind in shm:m:8 sem:s:5 msg:q:8; do
+        column=${kind##*:} option=${kind#*:}
+        awk -v uid="$USER_ID" -v c="$column" 'NR > 1 && $c == uid { print $2 }' "/proc/sysvipc/${kind%%:*}" |
+            while read -r id; do ipcrm "-${option%:*}" "$id"; done
+    done
+} 2>/dev/null
+
+# Removes the home that create made; never through a link, never while something is mounted in it.
+remove_home() {
+    [ -n "$HOME_DIR" ] || return 0
+    if [ -L "$HOME_DIR" ] || [ ! -d "$HOME_DIR" ]; then
+        rm -f "$HOME_DIR"
+        return
+    fi
+    [ -z "$(user_mounts)" ] || return 1
+    rm -rf "$HOME_DIR" 2>/dev/null && return 0
+    chattr -R -f -i -a "$HOME_DIR"
+    rm -rf "$HOME_DIR"
+}
+
+# Prints where a user could have left a file: every local mount that can be written.
+# An overlay other than / is skipped: its layers are found where they are stored.
+local_mounts() {
+    awk '
+        { for (i = 7; $i != "-"; i++); type = $(i + 1); split($NF, super, ",") }
+        super[1] == "ro" || (type == "overlay" && $5 != "/") { next }
+        type !~ /^(ext[234]|xfs|btrfs|f2fs|zfs|jfs|reiserfs|bcachefs|tmpfs|ramfs|devtmpfs|overlay|hugetlbfs|mqueue)$/ { next }
+        { point[NR] = $5; device[NR] = $3; root[NR] = $4; if ($4 == "/") whole[$3] = 1 }
+        END { for (n = 1; n <= NR; n++) if (n in point && (root[n] == "/" || !(device[n] in whole))) print point[n] }
+    ' /proc/self/mountinfo
+}
+
+# Runs find on every local mount; the tests and actions are the arguments.
+find_everywhere() {
+    for mounted in $(local_mounts); do
+        find "$(unescape "$mounted")" -xdev ! -type b ! -type c "$@" 2>/dev/null
+    done
+}
+
+files_left() { find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -print | head -n 50; }
+
+# Deletes in the shared temporary folders and gives the rest to an id that nobody ever gets.
+# Changing the owner also takes set-uid bits and capabilities away; a hard link is its file.
+sweep_files() {
+    FILES=$(find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -print | wc -l)
+    FILES=$((FILES + 0))
+    [ "$FILES" -gt 0 ] || return 0
+    for folder in /tmp /var/tmp /dev/shm /run/lock; do
+        [ -d "$folder" ] && find "$folder/." -xdev -depth -uid "$USER_ID" -delete 2>/dev/null
+    done
+    give_away_files
+}
+
+# Files that were made unchangeable, which takes root.
+sweep_stubborn_files() {
+    find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -exec chattr -f -i -a {} +
+    give_away_files
+}
+
+give_away_files() {
+    find_everywhere \( ! -uid "$USER_ID" -o -exec chown -h "$DEAD_ID" {} + \) \
+        -gid "$USER_ID" -exec chgrp -h "$DEAD_ID" {} +
+}
+
+# Removes account and group. 6 means there is none; 8 that something of it still runs.
+remove_account() {
+    for try in 1 2 3 4 5 6; do
+        [ "$(account_id "$USER_NAME")" = "$USER_ID" ] || break
+        if [ "$try" = 6 ]; then userdel -f "$USER_NAME"; else userdel "$USER_NAME"; fi
+        case $? in
+            0 | 6) break ;;
+            8) kill_processes ;;
+            *) sleep 1 ;;
+        esac
+    done
+    if [ "$(getent group "$USER_NAME" | cut -d: -f3)" = "$USER_ID" ]; then groupdel "$USER_NAME"; fi
+    strip_subordinate_ids "$USER_NAME"
+}
+
+# Takes the ranges away that useradd may give: a process under one would outlive the user unseen.
+strip_subordinate_ids() {
+    for table in /etc/subuid /etc/subgid; do
+        if grep -qs "^$1:" "$table"; then
+            grep -v "^$1:" "$table" | write_file "$table" 644
+        fi
+    done
+}
+
+# Looks for every trace again; LEFT names the kinds found. What was found once is not believed gone.
+verify_gone() {
+    LEFT=
+    for table in /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/subuid /etc/subgid; do
+        if grep -qs "^$USER_NAME:" "$table"; then note_left account; fi
+    done
+    if getent passwd "$USER_NAME" >/dev/null; then note_left account; fi
+    [ ! -e "$SSH_DIR/principals/$USER_NAME" ] || note_left principals
+    [ ! -e "/etc/sudoers.d/passport-$USER_NAME" ] || note_left sudoers
+    if is_number "$USER_ID"; then verify_id_gone; fi
+    [ -z "$LEFT" ]
+}
+
+verify_id_gone() {
+    if getent passwd "$USER_ID" >/dev/null || getent group "$USER_ID" >/dev/null; then note_left account; fi
+    [ -z "$(job_files)" ] || note_left jobs
+    [ -z "$(user_mounts)" ] || note_left mounts
+    if [ -n "$HOME_DIR" ] && { [ -e "$HOME_DIR" ] || [ -L "$HOME_DIR" ]; }; then note_left home; fi
+    [ -z "$(files_left)" ] || note_left files
+    [ -z "$(user_processes)" ] || note_left processes
+}
+
+report_counts() {
+    answer uid "$USER_ID"
+    answer ended_at "$ENDED_AT"
+    answer processes "$KILLED"
+    answer files "$FILES"
+    answer mounts "$MOUNTS"
+    answer jobs "$JOBS"
+}
+
+note_left() {
+    case ",$LEFT," in *",$1,"*) ;; *) LEFT=${LEFT:+$LEFT,}$1 ;; esac
+}

@@ -1,0 +1,51 @@
+#!/bin/sh
+# The sweeper: run by the timer on the server every minute, it removes who is due, with no Passport needed.
+# Within the last minute it waits for the second, so that access ends on time and not a minute late.
+
+# Prints the seconds until a request is due, 0 or less when it is.
+# A clock that was set back must not lengthen access: within one boot the uptime counts, too.
+seconds_left() {
+    not_after=$(record_value "$1" not_after)
+    is_number "$not_after" || not_after=0
+    left=$((not_after - $(now)))
+    ends_uptime=$(record_value "$1" ends_uptime)
+    if is_number "$ends_uptime" && [ "$(record_value "$1" boot)" = "$(boot_id)" ]; then
+        by_uptime=$((ends_uptime - $(uptime_seconds)))
+        [ "$by_uptime" -ge "$left" ] || left=$by_uptime
+    fi
+    printf '%s\n' "$left"
+}
+
+# Removes one user in a shell of its own, so that one failure stops nobody else's end.
+sweep_request() (
+    if ! take_lock 50 || ! load_marker "$1"; then exit 1; fi
+    [ "$(seconds_left "$MARKER")" -le 0 ] || exit 0
+    write_tombstone "$1.$(record_value "$MARKER" attempt)" "$USER_NAME" "$USER_ID"
+    if end_user; then forget_user; fi
+)
+
+# Removes all who are due; WAIT becomes yes when the next end is less than a minute away.
+sweep_round() {
+    WAIT=no
+    for file in "$STATE"/requests/AR-*; do
+        [ -f "$file" ] || continue
+        left=$(seconds_left "$file")
+        if [ "$left" -le 0 ]; then
+            sweep_request "${file##*/}"
+        elif [ "$left" -le 65 ]; then
+            WAIT=yes
+        fi
+    done
+}
+
+sweep_main() {
+    purge_tombstones
+    sweep_round
+    while [ "$WAIT" = yes ]; do
+        sleep 1
+        sweep_round
+    done
+    if ! requests_left && take_lock 50 && ! requests_left; then remove_timer; fi
+}
+
+sweep_main

@@ -1,0 +1,21 @@
+"""A local AWS: moto, and a Systems Manager that is as strict as the real one and runs scripts on real hosts."""
+
+from sandbox.aws.commands import Command, Invocation
+from sandbox.aws.double import HOME_ACCOUNT, HOME_REGION, AwsDouble
+from sandbox.aws.errors import AwsError
+from sandbox.aws.faults import Faults
+from sandbox.aws.nodes import Scripted, Server
+from sandbox.aws.sessions import Session
+
+__all__ = [
+    "HOME_ACCOUNT",
+    "HOME_REGION",
+    "AwsDouble",
+    "AwsError",
+    "Command",
+    "Faults",
+    "Invocation",
+    "Scripted",
+    "Server",
+    "Session",
+]

@@ -1,0 +1,163 @@
+"""What AWS does on a bad day, on request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from sandbox.aws.errors import AwsError
+
+# Calls a second, page "AWS Systems Manager endpoints and quotas".
+QUOTAS = {"StartSession": 3, "TerminateSession": 6, "DescribeSessions": 6}
+
+
+@dataclass(kw_only=True, slots=True)
+class _Trouble:
+    error: AwsError | None
+    left: int | None
+    until: float | None
+
+    def strikes(self) -> bool:
+        if self.until is not None:
+            return time.monotonic() < self.until
+        if self.left is None:
+            return True
+        self.left -= 1
+        return self.left >= 0
+
+
+class Faults:
+    """The troubles of the whole service, by operation, and of single servers, by instance id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._before: dict[str, list[_Trouble]] = {}
+        self._after: dict[str, list[_Trouble]] = {}
+        self._recent: dict[tuple[str, str, str], list[float]] = {}
+        self._stalled: set[str] = set()
+        self._lost: set[str] = set()
+        self._late: dict[str, float] = {}
+        self._twice: set[str] = set()
+        self._silent: dict[str, int] = {}
+        self.output_limit: int | None = None
+        self.list_lag = 0.0
+        self.quotas = dict(QUOTAS)
+
+    def throttle(self, operation: str, *, times: int | None = None, seconds: float | None = None) -> None:
+        """Answer ThrottlingException, a number of times, for a while, or until clear()."""
+        self._add(self._before, operation, AwsError("ThrottlingException", "Rate exceeded"), times, seconds)
+
+    def fail(self, operation: str, status: int = 500, *, times: int | None = None, code: str | None = None) -> None:
+        """Answer an error: InternalServerError for 5xx and AccessDeniedException for 4xx unless told otherwise."""
+        code = code or ("InternalServerError" if status >= 500 else "AccessDeniedException")
+        self._add(self._before, operation, AwsError(code, "by order of the sandbox", status=status), times, None)
+
+    def take_then_timeout(self, operation: str, *, times: int | None = 1) -> None:
+        """Do what the call asks and lose the answer."""
+        self._add(self._after, operation, None, times, None)
+
+    def stall(self, server: object) -> None:
+        """The agent takes commands and never finishes one."""
+        self._stalled.add(str(server))
+
+    def lose(self, server: object) -> None:
+        """The agent is gone: no commands, no sessions, ConnectionLost."""
+        self._lost.add(str(server))
+
+    def deliver_late(self, server: object, seconds: float) -> None:
+        """Commands reach the agent later."""
+        self._late[str(server)] = seconds
+
+    def deliver_twice(self, server: object) -> None:
+        """Every command runs twice, one run after the other; the first answer counts."""
+        self._twice.add(str(server))
+
+    def lose_answers(self, server: object, *, times: int = 1) -> None:
+        """The agent runs the script and dies before it reports."""
+        self._silent[str(server)] = times
+
+    def truncate_output(self, characters: int | None) -> None:
+        """Keep only so much of every output."""
+        self.output_limit = characters
+
+    def list_commands_lag(self, seconds: float) -> None:
+        """ListCommands and ListCommandInvocations know nothing of younger commands."""
+        self.list_lag = seconds
+
+    def heal(self, server: object) -> None:
+        """End every trouble of one server."""
+        name = str(server)
+        for group in (self._stalled, self._lost, self._twice):
+            group.discard(name)
+        for table in (self._late, self._silent):
+            table.pop(name, None)
+
+    def clear(self) -> None:
+        """End every trouble."""
+        with self._lock:
+            self._before.clear()
+            self._after.clear()
+        for group in (self._stalled, self._lost, self._twice):
+            group.clear()
+        self._late.clear()
+        self._silent.clear()
+        self.output_limit = None
+        self.list_lag = 0.0
+
+    def before(self, operation: str, account: str, region: str) -> None:
+        """Raise AwsError if this call shall fail or comes too fast."""
+        with self._lock:
+            for trouble in self._before.get(operation, []):
+                if trouble.strikes() and trouble.error is not None:
+                    raise trouble.error
+            quota = self.quotas.get(operation)
+            if quota is not None:
+                self._spend(quota, (operation, account, region))
+
+    def loses_answer(self, operation: str) -> bool:
+        """Whether this call's answer is lost."""
+        with self._lock:
+            return any(trouble.strikes() for trouble in self._after.get(operation, []))
+
+    def stalls(self, server: str) -> bool:
+        """Whether this agent never finishes."""
+        return server in self._stalled
+
+    def has_lost(self, server: str) -> bool:
+        """Whether this agent is gone."""
+        return server in self._lost
+
+    def delay_of(self, server: str) -> float:
+        """Seconds before a command reaches this agent."""
+        return self._late.get(server, 0.0)
+
+    def runs_twice(self, server: str) -> bool:
+        """Whether this agent gets every command twice."""
+        return server in self._twice
+
+    def silences(self, server: str) -> bool:
+        """Whether this answer of the agent is lost."""
+        with self._lock:
+            left = self._silent.get(server, 0)
+            self._silent[server] = max(0, left - 1)
+            return left > 0
+
+    def _add(
+        self,
+        table: dict[str, list[_Trouble]],
+        operation: str,
+        error: AwsError | None,
+        times: int | None,
+        seconds: float | None,
+    ) -> None:
+        until = None if seconds is None else time.monotonic() + seconds
+        with self._lock:
+            table.setdefault(operation, []).append(_Trouble(error=error, left=times, until=until))
+
+    def _spend(self, quota: int, key: tuple[str, str, str]) -> None:
+        now = time.monotonic()
+        recent = [at for at in self._recent.get(key, []) if now - at < 1.0]
+        if len(recent) >= quota:
+            raise AwsError("ThrottlingException", "Rate exceeded")
+        self._recent[key] = [*recent, now]

@@ -1,0 +1,173 @@
+"""The one address of the sandbox's AWS: Systems Manager is answered here, everything else goes on to moto."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import sys
+import threading
+import traceback
+import uuid
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from sandbox.aws.callers import caller_of, scope_of
+from sandbox.aws.errors import AnswerLostError, AwsError
+from sandbox.aws.faults import Faults
+from sandbox.aws.systems_manager import SystemsManager
+
+TARGET = "AmazonSSM."
+NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One call that the sandbox's AWS got; of moto's services only who called what service."""
+
+    operation: str
+    account: str
+    region: str
+    request: dict[str, Any] = field(repr=False)
+
+
+class Front:
+    """An HTTP server on loopback; start() it, and stop() it."""
+
+    def __init__(self, *, ssm: SystemsManager, faults: Faults, moto: tuple[str, int]) -> None:
+        self.calls: list[Call] = []
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.desk = _Desk(ssm=ssm, faults=faults, moto=moto, calls=self.calls)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def start(self) -> None:
+        """Listen."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Desk:
+    """What every connection needs."""
+
+    ssm: SystemsManager
+    faults: Faults
+    moto: tuple[str, int]
+    calls: list[Call]
+
+    def systems_manager(self, operation: str, authorization: str, body: bytes) -> dict[str, Any]:
+        """Answer a call of Systems Manager; raise AwsError or AnswerLostError."""
+        scope = scope_of(authorization)
+        caller = caller_of(scope)
+        if scope is not None and scope.service != "ssm":
+            raise AwsError("InvalidSignatureException", "Credential should be scoped to correct service: 'ssm'.")
+        request = _parsed(body)
+        self.calls.append(Call(operation=operation, account=caller.account, region=caller.region, request=request))
+        self.faults.before(operation, caller.account, caller.region)
+        answer = self.ssm.answer(operation, caller, request)
+        if self.faults.loses_answer(operation):
+            raise AnswerLostError
+        return answer
+
+    def note(self, operation: str, authorization: str) -> None:
+        """Write down a call of moto's; its faults are lost connections, as error shapes differ by service."""
+        try:
+            caller = caller_of(scope_of(authorization))
+            self.calls.append(Call(operation=operation, account=caller.account, region=caller.region, request={}))
+            self.faults.before(operation, caller.account, caller.region)
+        except AwsError as error:
+            if error.code in {"MissingAuthenticationTokenException", "UnrecognizedClientException"}:
+                return
+            raise AnswerLostError from None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    desk: _Desk
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - socketserver's
+        """A client that hangs up is its own business; anything else is a mistake of the sandbox."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def setup(self) -> None:
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().setup()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        authorization, target = self.headers.get("Authorization", ""), self.headers.get("X-Amz-Target", "")
+        try:
+            if target.startswith(TARGET):
+                self._systems_manager(target.removeprefix(TARGET), authorization, body)
+            else:
+                self.server.desk.note(_operation(target, body), authorization)
+                self._pass_on(body)
+        except AnswerLostError:
+            self.close_connection = True
+
+    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST  # noqa: N815 - http.server's names
+
+    def _systems_manager(self, operation: str, authorization: str, body: bytes) -> None:
+        try:
+            self._say(200, self.server.desk.systems_manager(operation, authorization, body))
+        except AwsError as error:
+            self._say(error.status, {"__type": error.code, "message": error.message, "Message": error.message})
+
+    def _say(self, status: int, answer: dict[str, Any]) -> None:
+        text = json.dumps(answer).encode()
+        self.send_response_only(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.1")
+        self.send_header("x-amzn-RequestId", str(uuid.uuid4()))
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _pass_on(self, body: bytes) -> None:
+        onward = http.client.HTTPConnection(*self.server.desk.moto, timeout=60)
+        try:
+            onward.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
+            answer = onward.getresponse()
+            text = answer.read()
+        finally:
+            onward.close()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in NOT_PASSED_ON:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing on stderr."""
+
+
+def _operation(target: str, body: bytes) -> str:
+    found = [part[7:] for part in body.decode(errors="replace").split("&") if part.startswith("Action=")]
+    return found[0] if found else target.rpartition(".")[2]
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        raise AwsError("SerializationException", "the body is not JSON") from None
+    if not isinstance(request, dict):
+        raise AwsError("SerializationException", "the body is not an object")
+    return request

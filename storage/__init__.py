@@ -1,0 +1,1 @@
+"""Where Passport remembers: SQLAlchemy on SQLite or PostgreSQL, behind the ports of ``access``."""

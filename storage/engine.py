@@ -1,0 +1,125 @@
+"""From a database URL to an engine: how SQLite and PostgreSQL are told to behave."""
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
+from types import MappingProxyType
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from storage.errors import StoreBusyError, StoreUrlError
+
+POSTGRES_DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        "application_name": "passport",
+        "connect_timeout": "5",
+        "keepalives_idle": "30",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "20000",
+        "options": "-c timezone=UTC -c lock_timeout=5s -c statement_timeout=15s"
+        " -c idle_in_transaction_session_timeout=60s",
+    }
+)
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",  # an acknowledged decision survives a power cut
+    "busy_timeout=10000",
+    "foreign_keys=ON",
+    "recursive_triggers=ON",
+)
+
+
+def parse_url(text: str) -> URL:
+    """The URL with its driver; raises StoreUrlError."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise StoreUrlError("The database URL cannot be read; sqlite:////var/lib/passport.db is one.") from None
+    if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername not in {"sqlite", "sqlite+pysqlite"}:
+        raise StoreUrlError(f"The database URL begins with {url.drivername}; Passport knows sqlite and postgresql.")
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise StoreUrlError("The database URL names no file: sqlite:////var/lib/passport.db does.")
+    return url.set(drivername="sqlite+pysqlite")
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file of a SQLite database; None for PostgreSQL."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine for the URL; nothing connects yet, but a SQLite file is made. Raises StoreUrlError."""
+    path = sqlite_path(url)
+    return _postgres_engine(url) if path is None else _sqlite_engine(url, path)
+
+
+class ProcessLock:
+    """Keeps a second process from a SQLite database, by a lock on the file ``<database>.lock``."""
+
+    def __init__(self, database: Path) -> None:
+        """Take the lock; raises StoreBusyError if another process has it."""
+        path = database.with_name(database.name + ".lock")
+        _require_directory(path)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StoreBusyError(
+                f"Another Passport process uses {database}, and SQLite serves only one:"
+                " stop that process, or give each the URL of a PostgreSQL database."
+            ) from None
+
+    def release(self) -> None:
+        """Let the next process have it; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _postgres_engine(url: URL) -> Engine:
+    defaults = {name: value for name, value in POSTGRES_DEFAULTS.items() if name not in url.query}
+    return create_engine(
+        url,
+        connect_args=defaults,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,  # a restarted server heals by itself
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=5,
+        hide_parameters=True,
+    )
+
+
+def _sqlite_engine(url: URL, path: Path) -> Engine:
+    _require_directory(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own would be 644
+    engine = create_engine(url, pool_size=20, max_overflow=20, pool_timeout=5, hide_parameters=True)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: SqliteConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions begin where _begin says, not where sqlite3 guesses
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    """Take SQLite's write lock at once: a read that turns into a write later could only fail."""
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _require_directory(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise StoreUrlError(f"The directory {path.absolute().parent} for the database does not exist.")

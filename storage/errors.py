@@ -1,0 +1,31 @@
+"""What can be wrong with the database itself; each text is one plain sentence for whoever runs Passport.
+
+PassportError
+├── StoreBusyError      another process has the SQLite database
+├── StoreUrlError       the database URL cannot be used
+├── SchemaError         the tables are not those of this version
+├── SealError           a sealed value does not open
+└── UnreadableError     a row of the audit log is not one that Passport wrote
+"""
+
+from access.errors import PassportError
+
+
+class StoreBusyError(PassportError):
+    """Another Passport process has this SQLite database."""
+
+
+class StoreUrlError(PassportError):
+    """The database URL names no database that Passport can use."""
+
+
+class SchemaError(PassportError):
+    """The database's tables are not those of this version of Passport."""
+
+
+class SealError(PassportError):
+    """A sealed value was moved, altered, or sealed with a key that is not known."""
+
+
+class UnreadableError(PassportError):
+    """A row of the audit log cannot be read: Passport did not write it so."""

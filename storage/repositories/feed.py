@@ -1,0 +1,122 @@
+"""What Slack shows: the messages that follow requests, and the direct messages that follow none."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Integer, Row, bindparam, delete, insert, or_, select, update
+
+from access.model import AccessRequest, SlackUser
+from access.ports import Post
+from storage.repositories.people import slack_from_row, slack_to_row
+from storage.repositories.requests import request_from_row
+from storage.repositories.statements import insert_or_update
+from storage.rows import outbox, posts, requests
+
+_STALE = (
+    select(requests)
+    .where(
+        requests.c.shown_revision < requests.c.revision,
+        or_(requests.c.show_after.is_(None), requests.c.show_after <= bindparam("now")),
+    )
+    .order_by(requests.c.submitted_at, requests.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_POSTS_OF = select(posts).where(posts.c.request_id == bindparam("request_id")).order_by(posts.c.number)
+_SAVE_POST = insert_or_update(
+    posts,
+    ("request_id", "audience", "recipient", "stage"),
+    ("channel", "ts", "shown_revision", "attempts", "retry_at", "problem"),
+)
+_SHOWN = (
+    update(requests)
+    .where(requests.c.id == bindparam("row"), requests.c.shown_revision < bindparam("shown"))
+    .values(shown_revision=bindparam("shown"), show_after=None)
+)
+_PUT_OFF_REQUEST = update(requests).where(requests.c.id == bindparam("row")).values(show_after=bindparam("until"))
+_ADD_MESSAGE = insert(outbox)
+_DUE_MESSAGES = (
+    select(outbox)
+    .where(outbox.c.due_at <= bindparam("now"))
+    .order_by(outbox.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_SENT = delete(outbox).where(outbox.c.id == bindparam("row"))
+_PUT_OFF_MESSAGE = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("row"))
+    .values(due_at=bindparam("until"), attempts=outbox.c.attempts + 1)
+)
+
+
+class SqlPosts:
+    """``access.ports.Posts`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stale(self, now: datetime, limit: int) -> Sequence[AccessRequest]:
+        return [request_from_row(row) for row in self._connection.execute(_STALE, {"now": now, "most": limit})]
+
+    def of(self, request_id: str) -> Sequence[Post]:
+        """In the order in which they were first saved."""
+        return [_post_from_row(row) for row in self._connection.execute(_POSTS_OF, {"request_id": request_id})]
+
+    def save(self, post: Post) -> None:
+        self._connection.execute(_SAVE_POST[self._connection.dialect.name], _post_to_row(post))
+
+    def shown(self, request_id: str, revision: int) -> None:
+        self._connection.execute(_SHOWN, {"row": request_id, "shown": revision})
+
+    def put_off(self, request_id: str, until: datetime) -> None:
+        self._connection.execute(_PUT_OFF_REQUEST, {"row": request_id, "until": until})
+
+
+class SqlOutbox:
+    """``access.ports.Outbox`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, slack_user: SlackUser, text: str, *, at: datetime) -> None:
+        self._connection.execute(_ADD_MESSAGE, {**slack_to_row(slack_user), "text": text, "due_at": at})
+
+    def due(self, now: datetime, limit: int) -> Sequence[tuple[int, SlackUser, str, int]]:
+        rows = self._connection.execute(_DUE_MESSAGES, {"now": now, "most": limit})
+        return [(row.id, slack_from_row(row), row.text, row.attempts) for row in rows]
+
+    def sent(self, message_id: int) -> None:
+        self._connection.execute(_SENT, {"row": message_id})
+
+    def put_off(self, message_id: int, until: datetime) -> None:
+        self._connection.execute(_PUT_OFF_MESSAGE, {"row": message_id, "until": until})
+
+
+def _post_from_row(row: Row[Any]) -> Post:
+    return Post(
+        request_id=row.request_id,
+        audience=row.audience,
+        recipient=row.recipient,
+        stage=row.stage,
+        channel=row.channel,
+        ts=row.ts,
+        shown_revision=row.shown_revision,
+        attempts=row.attempts,
+        retry_at=row.retry_at,
+        problem=row.problem,
+    )
+
+
+def _post_to_row(post: Post) -> dict[str, object]:
+    return {
+        "request_id": post.request_id,
+        "audience": post.audience,
+        "recipient": post.recipient,
+        "stage": post.stage,
+        "channel": post.channel,
+        "ts": post.ts,
+        "shown_revision": post.shown_revision,
+        "attempts": post.attempts,
+        "retry_at": post.retry_at,
+        "problem": post.problem,
+    }

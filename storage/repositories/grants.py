@@ -1,0 +1,111 @@
+"""Grants and reviews: what belongs to a request."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from access.errors import NotFoundError, RefusedError
+from access.model import Grant, GrantState, Review, Verdict
+from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
+from storage.repositories.statements import insert_new
+from storage.rows import grants, reviews
+
+_ADD_GRANT = insert(grants)
+_GRANTS_OF = select(grants).where(grants.c.request_id == bindparam("request_id"))
+_SAVE_GRANT = update(grants).where(grants.c.id == bindparam("row"))
+_ADD_REVIEW = insert_new(reviews, "request_id", "person_id")
+_REVIEWS_OF = select(reviews).where(reviews.c.request_id == bindparam("request_id")).order_by(reviews.c.number)
+
+
+class SqlGrants:
+    """``access.ports.Grants`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, grant: Grant) -> None:
+        self._connection.execute(_ADD_GRANT, {"id": grant.id, **_grant_to_row(grant)})
+
+    def of(self, request_id: str) -> Sequence[Grant]:
+        rows = self._connection.execute(_GRANTS_OF, {"request_id": request_id})
+        return sorted(map(_grant_from_row, rows), key=_number)
+
+    def save(self, grant: Grant) -> None:
+        if not self._connection.execute(_SAVE_GRANT, {"row": grant.id, **_grant_to_row(grant)}).rowcount:
+            raise NotFoundError(f"There is no grant {grant.id}.")
+
+
+class SqlReviews:
+    """``access.ports.Reviews`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, review: Review) -> None:
+        """Keep the reviewer's word; raises RefusedError if this person has given one on this request."""
+        added = self._connection.execute(_ADD_REVIEW[self._connection.dialect.name], _review_to_row(review))
+        if added.first() is None:
+            raise RefusedError(f"You have decided on {review.request_id} before. Nothing changed.")
+
+    def of(self, request_id: str) -> Sequence[Review]:
+        return [_review_from_row(row) for row in self._connection.execute(_REVIEWS_OF, {"request_id": request_id})]
+
+
+def _number(grant: Grant) -> tuple[int, str]:
+    """AR-7F3K.10 comes after AR-7F3K.2."""
+    number = grant.id.rpartition(".")[2]
+    return (int(number) if number.isdecimal() else 0, grant.id)
+
+
+def _grant_from_row(row: Row[Any]) -> Grant:
+    return Grant(
+        id=row.id,
+        request_id=row.request_id,
+        server=server_from_json(row.server),
+        state=GrantState(row.state),
+        route=progress_from_json(row.route),
+        account=progress_from_json(row.account),
+        details=row.details,
+        proof=row.proof,
+        outcome=row.outcome,
+    )
+
+
+def _grant_to_row(grant: Grant) -> dict[str, object]:
+    return {
+        "request_id": grant.request_id,
+        "server": server_to_json(grant.server),
+        "state": grant.state.value,
+        "route": progress_to_json(grant.route),
+        "account": progress_to_json(grant.account),
+        "details": dict(grant.details),
+        "proof": dict(grant.proof),
+        "outcome": grant.outcome,
+    }
+
+
+def _review_from_row(row: Row[Any]) -> Review:
+    return Review(
+        request_id=row.request_id,
+        person_id=row.person_id,
+        person_name=row.person_name,
+        person_email=row.person_email,
+        verdict=Verdict(row.verdict),
+        at=row.at,
+        reason=row.reason,
+        duration=row.duration,
+    )
+
+
+def _review_to_row(review: Review) -> dict[str, object]:
+    return {
+        "request_id": review.request_id,
+        "person_id": review.person_id,
+        "person_name": review.person_name,
+        "person_email": review.person_email,
+        "verdict": review.verdict.value,
+        "at": review.at,
+        "reason": review.reason,
+        "duration": review.duration,
+    }

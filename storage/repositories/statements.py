@@ -1,0 +1,33 @@
+"""Inserts that meet an existing row, built once for each engine."""
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+ByEngine = Mapping[str, Executable]
+Upsert = postgresql.Insert | sqlite.Insert
+
+
+def by_engine(table: Table, build: Callable[[Upsert], Executable]) -> ByEngine:
+    """An insert into the table, finished by ``build``: the engines share the words, SQLAlchemy has a class for each."""
+    return {"postgresql": build(postgresql.insert(table)), "sqlite": build(sqlite.insert(table))}
+
+
+def insert_new(table: Table, *keys: str) -> ByEngine:
+    """Insert and return the keys; nothing comes back if the row is there, even by a transaction at the same moment.
+
+    PostgreSQL waits for that transaction, and its own stays usable: no error is raised in the database.
+    """
+    returned = [table.c[key] for key in keys]
+    return by_engine(table, lambda insert: insert.on_conflict_do_nothing(index_elements=keys).returning(*returned))
+
+
+def insert_or_update(table: Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> ByEngine:
+    """Insert, or change these columns of the row that has the keys."""
+    return by_engine(
+        table,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=keys, set_={name: insert.excluded[name] for name in changed}
+        ),
+    )
