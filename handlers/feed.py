@@ -9,10 +9,10 @@ from slack_sdk import WebClient
 from access.errors import UnavailableError
 from access.ports import Clock, Store
 from handlers.audit_channel import AuditChannel
-from handlers.outbox import OutboxPost
+from handlers.outbox import SlackOutbox
 from handlers.paced import PACE, OutageError, PacedSlack
 from handlers.patience import Alarms, Alerts, Lease, LeaseLostError, backoff
-from handlers.posts import Posts
+from handlers.posts import SlackPosts
 from handlers.recipients import Recipients
 
 WHILE_ANOTHER_FEEDS = timedelta(seconds=1)
@@ -49,8 +49,8 @@ class Feed:
         recipients = Recipients(slack, clock=clock)
         self._alerts = Alerts(slack, recipients, clock=clock, admins=admins)
         self._channel = AuditChannel(store, slack, self._alerts, clock=clock, channel=audit_channel)
-        self._posts = Posts(store, slack, recipients, self._alerts, clock=clock)
-        self._outbox = OutboxPost(store, slack, recipients, clock=clock)
+        self._posts = SlackPosts(store, slack, recipients, self._alerts, clock=clock)
+        self._outbox = SlackOutbox(store, slack, recipients, clock=clock)
         self._alarms = Alarms()
         self._outages = 0
         self._down_until: datetime | None = None
@@ -89,6 +89,8 @@ class Feed:
     def _is_behind(self) -> bool:
         """Whether there is anything to do; a look that writes nothing, for it comes with every commit."""
         now = self._clock()
+        if self._alerts.is_behind():
+            return True
         with self._store.unit_of_work(read_only=True) as uow:
             return bool(self._channel.is_behind(uow) or uow.posts.stale(now, 1) or uow.outbox.due(now, 1))
 

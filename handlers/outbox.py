@@ -17,7 +17,7 @@ _MAX_TEXT = 3500
 _log = logging.getLogger(__name__)
 
 
-class OutboxPost:
+class SlackOutbox:
     """Sends what is due, each message on its own: one that fails holds up no other."""
 
     def __init__(self, store: Store, slack: PacedSlack, recipients: Recipients, *, clock: Clock) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from access.ports import Clock, Store
-from handlers.paced import CallError, OutageError, PacedSlack
+from handlers.paced import LastingError, NotNowError, PacedSlack, PassingError
 from handlers.recipients import Recipients
 
 READER = "slack"
 LEASE = timedelta(seconds=30)
 RENEW_BEFORE = timedelta(seconds=15)  # longer than a call may last: see Feed
 SAID_AGAIN_AFTER = timedelta(hours=1)
+MOST_AT_ONCE = 10
 
 _log = logging.getLogger(__name__)
 
@@ -84,38 +85,40 @@ class Alerts:
         self._clock = clock
         self._admins = admins
         self._said_at: dict[str, datetime] = {}
-        self._waiting: list[str] = []
+        self._waiting: dict[str, list[str]] = {}  # sentences by whom they are for
 
     def report(self, subject: str, sentence: str) -> None:
         """Log it, and tell it at the end of the pass; ``sentence`` is escaped already."""
         now = self._clock()
-        if now - self._said_at.get(subject, now - 2 * SAID_AGAIN_AFTER) < SAID_AGAIN_AFTER:
-            return
         self._said_at = {known: at for known, at in self._said_at.items() if now - at < SAID_AGAIN_AFTER}
+        if subject in self._said_at:
+            return
         self._said_at[subject] = now
         _log.warning("%s", sentence)
-        self._waiting.append(sentence)
+        for admin in self._admins:
+            self._waiting.setdefault(admin, []).append(sentence)
+
+    def is_behind(self) -> bool:
+        """Whether an admin has yet to be told."""
+        return bool(self._waiting)
 
     def step(self) -> list[datetime]:
-        """Tell what is waiting; never a reason to look again."""
-        told, self._waiting = self._waiting[:20], []
-        for entry in self._admins if told else ():
-            try:
-                for recipient in self._recipients.behind(entry):
-                    self._tell(recipient, "\n".join(told))
-            except OutageError:
-                raise
-            except CallError as error:
-                _log.warning("No admin is reached at %s: %s", entry, error.code)
-        return []
+        """Tell each admin what waits for them; when to look again. Raises OutageError."""
+        return [later for admin in list(self._waiting) if (later := self._tell(admin))]
 
-    def _tell(self, recipient: str, text: str) -> None:
+    def _tell(self, admin: str) -> datetime | None:
         try:
-            self._slack.post(self._recipients.channel_of(recipient), text)
-        except OutageError:
-            raise
-        except CallError as error:
-            _log.warning("The admin %s is not reached: %s", recipient, error.code)
+            for recipient in self._recipients.behind(admin):
+                text = "\n".join(self._waiting[admin][-MOST_AT_ONCE:])
+                self._slack.post(self._recipients.channel_of(recipient), text)
+        except NotNowError as error:
+            return error.until
+        except PassingError:
+            return self._clock() + SAID_AGAIN_AFTER / 60
+        except LastingError as error:
+            _log.warning("The admins at %s are not reached: %s", admin, error.code)
+        del self._waiting[admin]
+        return None
 
 
 def backoff(attempts: int, *, most: timedelta = timedelta(seconds=60)) -> timedelta:

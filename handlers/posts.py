@@ -37,7 +37,7 @@ class Shown:
     posts: Sequence[Post]
 
 
-class Posts:
+class SlackPosts:
     """Brings the messages of stale requests up to date, each on its own."""
 
     def __init__(

@@ -33,8 +33,13 @@ class Responding:
         """Take a place in the pool, act, and let the pool post the answer.
 
         With no place left nothing is done, and the person is told so by a modal; the response is not None where
-        not even that worked: its status makes Slack mark the button as failed.
+        not even that worked: its status makes Slack mark the button as failed. Home has no response_url: there
+        the answer is a modal.
         """
+        if not turn.response_url:
+            if reply := act():
+                self._say_in_modal(turn, reply)
+            return None
         try:
             place = self._after_ack.reserve()
         except UnavailableError as busy:
@@ -61,9 +66,13 @@ class Responding:
             return BoltResponse(status=503, body="Busy.")
         return None
 
+    def _say_in_modal(self, turn: Turn, reply: Reply) -> None:
+        try:
+            self.open_modal(turn, reply.modal())
+        except UnavailableError:
+            log.warning("An answer to a click on Home did not get through")
+
     def _post(self, turn: Turn, reply: Reply) -> None:
-        if not turn.response_url:
-            return
         client = WebhookClient(turn.response_url, timeout=_POST_SECONDS, ssl=self._client.ssl, proxy=self._client.proxy)
         answer = client.send_dict(reply.beside)
         if answer.status_code != 200:

@@ -295,23 +295,27 @@ def _new_version(client: DocumentsClient, document: Document) -> str:
     except ClientError as error:
         if _code(error) != "DuplicateDocumentContent":
             raise
-        latest = _published(client, document.name, latest=True)
-        if latest is None:
-            raise
-        return latest[1]
+        return _version_with(client, document)
     described = answer["DocumentDescription"]
     if not isinstance(described, Mapping):
         raise UnavailableError(f"AWS answered oddly to the update of {document.name}.")
     return str(described["DocumentVersion"])
 
 
-def _published(client: DocumentsClient, name: str, *, latest: bool = False) -> tuple[str, str] | None:
-    """Content and number of the default or the latest version of a document; None if there is none."""
+def _version_with(client: DocumentsClient, document: Document) -> str:
+    """The number of the version that has this content already, newest first."""
+    latest = _published(client, document.name, "$LATEST")
+    for number in range(int(latest[1]) if latest else 0, 0, -1):
+        version = _published(client, document.name, str(number))
+        if version is not None and _same(version[0], document.content):
+            return version[1]
+    raise UnavailableError(f"AWS has {document.name} already, it says, but in no version.")
+
+
+def _published(client: DocumentsClient, name: str, version: str | None = None) -> tuple[str, str] | None:
+    """Content and number of one version of a document, or of its default; None if there is none."""
     try:
-        if latest:
-            answer = client.get_document(Name=name, DocumentVersion="$LATEST")
-        else:
-            answer = client.get_document(Name=name)
+        answer = client.get_document(Name=name, **({"DocumentVersion": version} if version else {}))
     except ClientError as error:
         if _code(error) in {"InvalidDocument", "InvalidDocumentVersion"}:
             return None

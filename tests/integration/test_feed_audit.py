@@ -146,6 +146,7 @@ def test_two_replicas_feed_as_one(postgres_url: str, open_store: Callable[[str],
         try:
             while not over.is_set():
                 (lab.feed if feed_of_one else other).run_once()
+                over.wait(0.002)
         except BaseException as error:
             failures.append(error)
             raise

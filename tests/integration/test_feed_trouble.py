@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from access.errors import UnavailableError
 from access.model import Verdict
+from access.ports import UnitOfWork
 from access.service.desk import Caller
 from access.service.submitting import Standing
-from handlers import ids, posts
+from handlers import feed, ids, posts
 from handlers.cards import wanted_posts
 from handlers.wanted import Wanted
 from sandbox.slack import SlackDouble
@@ -116,6 +118,33 @@ def test_many_cards_for_one_channel_keep_to_slacks_limits(sqlite_store: SqlStore
         assert len(lab.cards()) == 40
         assert len(lab.directs("U0ANA")) == 40
         assert [call.error for call in slack.calls if not call.ok] == []
+
+
+def test_many_decisions_at_once_wait_for_slacks_limit_of_updates(sqlite_store: SqlStore) -> None:
+    with a_slack(real_rate_limits=True) as slack:
+        lab = Lab(sqlite_store, slack)
+        requests = [lab.world.submit() for _ in range(40)]
+        lab.settle()
+        for request in requests:
+            lab.world.reviewing.review(BEN_SAYS, request.id, Verdict.DENY, reason="no")
+        lab.settle()
+        assert all("Denied by Ben Ito" in card.plain for card in lab.cards())
+        assert len(lab.directs("U0ANA")) == 80
+        assert {call.error for call in slack.calls} == {None, "ratelimited"}
+        assert sum(not call.ok for call in slack.calls) <= 3
+
+
+def test_the_database_is_away(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.world.submit()
+
+    def no_answer(**_given: object) -> UnitOfWork:
+        raise UnavailableError("The database does not answer.")
+
+    monkeypatch.setattr(lab.store, "unit_of_work", no_answer)
+    assert lab.feed.run_once() == feed.AFTER_A_FAULT
+    monkeypatch.undo()
+    lab.settle()
+    assert len(lab.cards()) == 1
 
 
 def test_ten_minutes_without_slack(lab: Lab) -> None:

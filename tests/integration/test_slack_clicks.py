@@ -166,7 +166,11 @@ class TestRequestForm:
     def test_submits_what_is_chosen(self, on: Stage) -> None:
         on.say("request web-1")
         ana = on.slack.person(ANA.user_id)
-        values = {ids.REQUEST_REASON: "INC-9\nline two", ids.REQUEST_DURATION: "1800", ids.REQUEST_SOURCE_IP: "::ffff:1.2.3.4"}
+        values = {
+            ids.REQUEST_REASON: "INC-9\nline two",
+            ids.REQUEST_DURATION: "1800",
+            ids.REQUEST_SOURCE_IP: "::ffff:1.2.3.4",
+        }
         assert ana.submit(values=values).ok
         assert ana.view() is None
         request = on.world.submitting.own(ANA_CALLS)[0].request
@@ -353,6 +357,7 @@ class TestHome:
         assert request.id in str(home.blocks)
         on.slack.person(ANA.user_id).click(home, ids.REQUEST_CANCEL)
         assert on.world.standing(request.id).request.state is RequestState.CANCELLED
+        assert f"{request.id} is cancelled." in str(front(on, ANA.user_id).blocks)
 
     @pytest.mark.parametrize(("who", "says"), [("U0MAX", "/passport link"), ("U0GUEST", "Guests cannot use Passport.")])
     def test_tells_others_how_to_start_or_that_they_cannot(self, on: Stage, who: str, says: str) -> None:
