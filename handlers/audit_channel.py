@@ -9,7 +9,7 @@ from access.ports import Clock, Store, UnitOfWork
 from handlers import phrases
 from handlers.audit_lines import bundle
 from handlers.paced import LastingError, NotNowError, PacedSlack, PassingError
-from handlers.patience import READER, Alerts, backoff
+from handlers.patience import READER, Alarms, Alerts, backoff
 
 MOST_EVENTS = 60  # more than one message ever takes
 
@@ -17,9 +17,12 @@ MOST_EVENTS = 60  # more than one message ever takes
 class AuditChannel:
     """Reads the log with a cursor that moves on only when Slack has taken the message."""
 
-    def __init__(self, store: Store, slack: PacedSlack, alerts: Alerts, *, clock: Clock, channel: str) -> None:
+    def __init__(
+        self, store: Store, slack: PacedSlack, alarms: Alarms, alerts: Alerts, *, clock: Clock, channel: str
+    ) -> None:
         self._store = store
         self._slack = slack
+        self._alarms = alarms
         self._alerts = alerts
         self._clock = clock
         self._channel = channel
@@ -32,26 +35,27 @@ class AuditChannel:
             return False
         return bool(uow.audit.after(uow.audit.cursor(READER), 1))
 
-    def step(self) -> list[datetime]:
-        """Post one message; when to look again, never when the channel has everything. Raises OutageError."""
+    def step(self) -> None:
+        """Post one message; raises OutageError."""
         if self._retry_at and self._retry_at > self._clock():
-            return [self._retry_at]
+            return
         events, requests = self._load()
         if not events:
-            return []
+            return
         message = bundle(events, requests)
         try:
             self._slack.post(self._channel, message.text)
         except NotNowError as error:
-            self._retry_at = error.until
-            return [error.until]
+            self._wait_until(error.until)
+            return
         except (PassingError, LastingError) as error:
-            return [self._put_off(error)]
+            self._put_off(error)
+            return
         self._attempts, self._retry_at = 0, None
         with self._store.unit_of_work() as uow:
             uow.audit.advance(READER, message.head.sequence)
             uow.commit()
-        return [self._clock()]
+        self._alarms.set(self._clock())
 
     def _load(self) -> tuple[list[AuditEvent], dict[str, AccessRequest]]:
         with self._store.unit_of_work(read_only=True) as uow:
@@ -60,16 +64,19 @@ class AuditChannel:
             found = {request_id: _request(uow, request_id) for request_id in named}
         return events, {request_id: request for request_id, request in found.items() if request}
 
-    def _put_off(self, error: PassingError | LastingError) -> datetime:
+    def _put_off(self, error: PassingError | LastingError) -> None:
         self._attempts += 1
-        self._retry_at = self._clock() + backoff(self._attempts)
+        self._wait_until(self._clock() + backoff(self._attempts))
         if isinstance(error, LastingError):
             self._alerts.report(
                 f"audit {self._channel} {error.code}",
                 f"The audit channel {self._channel} takes no messages ({phrases.shown(error.code)}). "
                 "Mend that, or invite Passport again; every event is kept and follows in order.",
             )
-        return self._retry_at
+
+    def _wait_until(self, at: datetime) -> None:
+        self._retry_at = at
+        self._alarms.set(at)
 
 
 def _request(uow: UnitOfWork, request_id: str) -> AccessRequest | None:

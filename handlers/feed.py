@@ -47,11 +47,11 @@ class Feed:
         self._lease = Lease(store, clock=clock, owner=owner)
         slack = PacedSlack(client, clock=clock, before_call=self._lease.keep, pace=pace)
         recipients = Recipients(slack, clock=clock)
-        self._alerts = Alerts(slack, recipients, clock=clock, admins=admins)
-        self._channel = AuditChannel(store, slack, self._alerts, clock=clock, channel=audit_channel)
-        self._posts = SlackPosts(store, slack, recipients, self._alerts, clock=clock)
-        self._outbox = SlackOutbox(store, slack, recipients, clock=clock)
-        self._alarms = Alarms()
+        self._alarms = alarms = Alarms()
+        self._alerts = Alerts(slack, recipients, alarms, clock=clock, admins=admins)
+        self._channel = AuditChannel(store, slack, alarms, self._alerts, clock=clock, channel=audit_channel)
+        self._posts = SlackPosts(store, slack, recipients, alarms, self._alerts, clock=clock)
+        self._outbox = SlackOutbox(store, slack, recipients, alarms, clock=clock)
         self._outages = 0
         self._down_until: datetime | None = None
 
@@ -78,13 +78,23 @@ class Feed:
         if self._is_behind():
             if not self._lease.take():
                 return WHILE_ANOTHER_FEEDS
-            for step in (self._posts.step, self._outbox.step, self._channel.step, self._alerts.step):
-                self._alarms.set(self._guarded(step))
-            self._outages, self._down_until = 0, None
+            self._run_steps()
         delay = self._alarms.next(self._clock())
         if delay is None or delay > KEEP_FOR:
             self._lease.give_back()
         return delay
+
+    def _run_steps(self) -> None:
+        """Each step has its turn, for Slack may be silent about one thing only; raises OutageError."""
+        outage: OutageError | None = None
+        for step in (self._posts.step, self._outbox.step, self._channel.step, self._alerts.step):
+            try:
+                self._guard(step)
+            except OutageError as error:
+                outage = error
+        if outage is not None:
+            raise outage
+        self._outages, self._down_until = 0, None
 
     def _is_behind(self) -> bool:
         """Whether there is anything to do; a look that writes nothing, for it comes with every commit."""
@@ -94,15 +104,15 @@ class Feed:
         with self._store.unit_of_work(read_only=True) as uow:
             return bool(self._channel.is_behind(uow) or uow.posts.stale(now, 1) or uow.outbox.due(now, 1))
 
-    def _guarded(self, step: Callable[[], list[datetime]]) -> list[datetime]:
+    def _guard(self, step: Callable[[], None]) -> None:
         """A fault in one part of the feed must not silence the others."""
         try:
-            return step()
+            step()
         except (LeaseLostError, OutageError, UnavailableError):
             raise
         except Exception:  # noqa: BLE001 - see the docstring
             _log.exception("%s failed", step.__qualname__)
-            return [self._clock() + AFTER_A_FAULT]
+            self._alarms.set(self._clock() + AFTER_A_FAULT)
 
     def _wait_for_slack(self, error: OutageError) -> timedelta:
         self._outages += 1

@@ -23,10 +23,11 @@ The source address may be private: people reach servers through VPNs and peered 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from difflib import get_close_matches
+from itertools import islice
 from typing import NoReturn
 
 from access.errors import InvalidInputError
@@ -43,24 +44,32 @@ def parse(text: str) -> Command:
     """Understand the text of a command as Slack sends it; raises InvalidInputError."""
     if len(text) > MAX_TEXT:
         raise InvalidInputError(f"That is {len(text)} characters long. Say it shorter.")
-    verb = next(words(text), None)
+    coming = words(text)
+    verb = next(coming, None)
     if verb is None:
         return Plain(verb="help")
     understand = _VERBS.get(verb.text.lower())
-    return understand(_Rest(text, verb)) if understand else _refuse_verb(verb)
+    return understand(_Rest(text, verb, coming)) if understand else _refuse_verb(verb)
 
 
 class _Rest:
-    """The words after the subcommand, taken one by one."""
+    """The words after the subcommand, read one by one: what follows a reason or a key is never read as words."""
 
-    def __init__(self, text: str, verb: Word) -> None:
+    def __init__(self, text: str, verb: Word, coming: Iterator[Word]) -> None:
         self.text = text
         self.verb = verb
-        self.words = list(words(text, until_because=True))[1:]
         self.at = 0
+        self._read: list[Word] = []
+        self._coming = coming
+
+    def ahead(self, count: int) -> list[Word]:
+        """The next words, at most so many, not taken yet."""
+        missing = self.at + count - len(self._read)
+        self._read += islice(self._coming, max(missing, 0))
+        return self._read[self.at : self.at + count]
 
     def peek(self) -> Word | None:
-        return self.words[self.at] if self.at < len(self.words) else None
+        return next(iter(self.ahead(1)), None)
 
     def next(self) -> Word | None:
         word = self.peek()
@@ -69,7 +78,7 @@ class _Rest:
 
     def raw(self) -> str:
         """Everything that follows the words taken so far, as typed."""
-        last = self.words[self.at - 1] if self.at else self.verb
+        last = self._read[self.at - 1] if self.at else self.verb
         return typed(self.text[last.end :]).strip()
 
     def end(self) -> None:
@@ -128,7 +137,7 @@ def _operand(rest: _Rest, keyword: str, wanted: str, field: str) -> Word:
 
 def _duration(rest: _Rest) -> timedelta:
     first = _operand(rest, "for", "how long: for 2h", "duration")
-    following = rest.words[rest.at : rest.at + 3]  # "1 h 30 min" is four words
+    following = rest.ahead(3)  # "1 h 30 min" is four words
     for extra in range(len(following), -1, -1):
         said = [first, *following[:extra]]
         if any(word.quoted for word in said[1:]):

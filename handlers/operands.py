@@ -107,11 +107,12 @@ def _check_slip(name: str, word: Word) -> None:
 
 
 def _meant(name: str) -> str:
-    for keyword in KEYWORDS:
-        swapped = sorted(name) == sorted(keyword)
-        if name != keyword and (swapped or SequenceMatcher(None, name, keyword).ratio() >= 0.8):
-            return keyword
-    return ""
+    """The keyword of which this is a slip: its letters in another order, or nearly the same."""
+    if name in KEYWORDS:
+        return ""
+    swapped = [keyword for keyword in KEYWORDS if sorted(name) == sorted(keyword)]
+    near = [keyword for keyword in KEYWORDS if SequenceMatcher(None, name, keyword).ratio() >= 0.8]
+    return next(iter([*swapped, *near]), "")
 
 
 def _is_duration(name: str) -> bool:

@@ -1,7 +1,7 @@
 """What the parts of the feed share: one replica at a time, when to look again, and whom to tell of trouble."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from access.ports import Clock, Store
@@ -52,7 +52,8 @@ class Lease:
     def _claim(self, now: datetime, until: datetime) -> bool:
         with self._store.unit_of_work() as uow:
             mine = uow.audit.claim_reader(READER, owner=self._owner, now=now, until=until)
-            uow.commit()
+            if mine:  # a commit for nothing would wake the feed, which would ask again at once
+                uow.commit()
         self._until = until if mine else None
         return mine
 
@@ -63,9 +64,9 @@ class Alarms:
     def __init__(self) -> None:
         self._instants: set[datetime] = set()
 
-    def set(self, instants: Iterable[datetime]) -> None:
-        """Wake at these instants, too."""
-        self._instants.update(instants)
+    def set(self, at: datetime) -> None:
+        """Wake at this instant, too."""
+        self._instants.add(at)
 
     def drop(self, now: datetime) -> None:
         """Forget the instants that have come."""
@@ -79,13 +80,17 @@ class Alarms:
 class Alerts:
     """Tells admins what only they can mend, once an hour each, where they can be reached."""
 
-    def __init__(self, slack: PacedSlack, recipients: Recipients, *, clock: Clock, admins: Sequence[str]) -> None:
+    def __init__(
+        self, slack: PacedSlack, recipients: Recipients, alarms: Alarms, *, clock: Clock, admins: Sequence[str]
+    ) -> None:
         self._slack = slack
         self._recipients = recipients
+        self._alarms = alarms
         self._clock = clock
         self._admins = admins
         self._said_at: dict[str, datetime] = {}
         self._waiting: dict[str, list[str]] = {}  # sentences by whom they are for
+        self._retry_at: datetime | None = None
 
     def report(self, subject: str, sentence: str) -> None:
         """Log it, and tell it at the end of the pass; ``sentence`` is escaped already."""
@@ -99,12 +104,15 @@ class Alerts:
             self._waiting.setdefault(admin, []).append(sentence)
 
     def is_behind(self) -> bool:
-        """Whether an admin has yet to be told."""
-        return bool(self._waiting)
+        """Whether an admin has yet to be told, and no reason to wait with it."""
+        return bool(self._waiting) and not (self._retry_at and self._retry_at > self._clock())
 
-    def step(self) -> list[datetime]:
-        """Tell each admin what waits for them; when to look again. Raises OutageError."""
-        return [later for admin in list(self._waiting) if (later := self._tell(admin))]
+    def step(self) -> None:
+        """Tell each admin what waits for them; raises OutageError."""
+        later = [at for admin in list(self._waiting) if (at := self._tell(admin))]
+        self._retry_at = min(later, default=None)
+        if self._retry_at:
+            self._alarms.set(self._retry_at)
 
     def _tell(self, admin: str) -> datetime | None:
         try:

@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from access.errors import UnavailableError
 from access.model import AccessRequest, RequestState
 from access.ports import Clock, Post, Store
 from access.service.submitting import Standing, standing
 from handlers import phrases
 from handlers.cards import wanted_posts
 from handlers.paced import CallError, LastingError, NotNowError, OutageError, PacedSlack
-from handlers.patience import Alerts, LeaseLostError, backoff
+from handlers.patience import Alarms, Alerts, LeaseLostError, backoff
 from handlers.recipients import Recipients
 from handlers.wanted import REVIEWERS, Wanted
 
 BATCH = 20
 LOOK_AGAIN = timedelta(seconds=5)  # a request's other messages never wait longer for the one that fails
 MENDED_AFTER = timedelta(minutes=1)  # while it is pending, reviewers may yet see it
+MOST_SILENCES = 3  # in one batch; Slack may be silent about one message only, but not about so many
 _MOST_REMEMBERED = 5000
 _GONE = frozenset({"message_not_found", "cant_update_message"})
 
@@ -41,25 +43,35 @@ class SlackPosts:
     """Brings the messages of stale requests up to date, each on its own."""
 
     def __init__(
-        self, store: Store, slack: PacedSlack, recipients: Recipients, alerts: Alerts, *, clock: Clock
+        self,
+        store: Store,
+        slack: PacedSlack,
+        recipients: Recipients,
+        alarms: Alarms,
+        alerts: Alerts,
+        *,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._slack = slack
         self._recipients = recipients
+        self._alarms = alarms
         self._alerts = alerts
         self._clock = clock
         self._said: OrderedDict[Key, tuple[int, str]] = OrderedDict()
+        self._silences = 0
 
-    def step(self) -> list[datetime]:
-        """Bring one batch up to date; when to look again, never when Slack shows it all. Raises OutageError."""
-        batch = self._load()
+    def step(self) -> None:
+        """Bring one batch up to date; raises OutageError."""
+        batch, self._silences = self._load(), 0
         done: dict[str, datetime | None] = {}
         try:
             for seen in batch:
                 done[seen.standing.request.id] = self._bring(seen)
         finally:
-            later = self._record(batch, done)
-        return [*later, self._clock()] if len(batch) == BATCH else later
+            self._record(batch, done)
+        if len(batch) == BATCH:
+            self._alarms.set(self._clock())
 
     def _load(self) -> list[Shown]:
         with self._store.unit_of_work(read_only=True) as uow:
@@ -68,18 +80,20 @@ class SlackPosts:
                 for request in uow.posts.stale(self._clock(), BATCH)
             ]
 
-    def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> list[datetime]:
+    def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> None:
         """Mark the revision that was rendered: one that came meanwhile stays stale."""
+        if not done:
+            return
         soon = self._clock() + LOOK_AGAIN
         until = {request_id: min(later, soon) for request_id, later in done.items() if later}
         with self._store.unit_of_work() as uow:
             for request in (seen.standing.request for seen in batch if seen.standing.request.id in done):
                 if request.id in until:
                     uow.posts.put_off(request.id, until[request.id])
+                    self._alarms.set(until[request.id])
                 else:
                     uow.posts.shown(request.id, request.revision)
             uow.commit()
-        return list(until.values())
 
     def _bring(self, seen: Shown) -> datetime | None:
         """Bring one request's messages up to date; when to try again what failed."""
@@ -90,7 +104,7 @@ class SlackPosts:
                 recipients, unknown = self._everyone(seen, wanted)
                 agreed = [self._agree(_post_of(seen, wanted, recipient), wanted, request) for recipient in recipients]
                 later += unknown + [at for at in agreed if at]
-        except (OutageError, LeaseLostError):
+        except (OutageError, LeaseLostError, UnavailableError):
             raise
         except Exception:  # noqa: BLE001 - one poisoned request must not stop the others; it stays stale
             _log.exception("%s: what Slack shall show of it is broken", request.id)
@@ -126,16 +140,24 @@ class SlackPosts:
             return post.retry_at
         try:
             shown = self._show(post, wanted, request.revision)
-        except OutageError:
-            raise
         except NotNowError as error:
             return error.until
+        except OutageError as error:
+            failed = self._failed(post, request, error)
+            self._save(failed)
+            self._silences += 1
+            if self._silences == MOST_SILENCES:
+                raise
+            return failed.retry_at
         except CallError as error:
             shown = self._failed(post, request, error)
-        with self._store.unit_of_work() as uow:
-            uow.posts.save(shown)
-            uow.commit()
+        self._save(shown)
         return shown.retry_at
+
+    def _save(self, post: Post) -> None:
+        with self._store.unit_of_work() as uow:
+            uow.posts.save(post)
+            uow.commit()
 
     def _show(self, post: Post, wanted: Wanted, revision: int) -> Post:
         """Post or update, unless it says so already; the post as it is then. Raises CallError."""

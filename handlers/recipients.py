@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from access.ports import Clock
-from handlers.paced import CallError, LastingError, PacedSlack
+from handlers.paced import CallError, LastingError, OutageError, PacedSlack, PassingError
 
 FRESH = timedelta(minutes=5)
+WHILE_SILENT = timedelta(minutes=1)
 
 
 class Recipients:
@@ -15,6 +16,7 @@ class Recipients:
         self._slack = slack
         self._clock = clock
         self._groups: dict[str, tuple[datetime, tuple[str, ...]]] = {}
+        self._silent_until: dict[str, datetime] = {}
         self._directs: dict[str, str] = {}
 
     def behind(self, entry: str) -> tuple[str, ...]:
@@ -24,11 +26,15 @@ class Recipients:
         read_at, members = self._groups.get(entry, (None, ()))
         if read_at and self._clock() - read_at < FRESH:
             return members
+        if self._clock() < self._silent_until.get(entry, self._clock()):
+            raise PassingError("unanswered")
         try:
             members = self._slack.members_of(entry)
         except LastingError:
             raise
-        except CallError:
+        except CallError as error:
+            if isinstance(error, OutageError):  # let the next pass go on without this group
+                self._silent_until[entry] = self._clock() + WHILE_SILENT
             if read_at is None:
                 raise
             return members  # who was in it a while ago is better than nobody

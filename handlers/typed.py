@@ -35,8 +35,8 @@ def typed(raw: str) -> str:
     return _unescape(_TOKEN.sub(lambda token: _typed_token(token[1]), raw))
 
 
-def words(text: str, *, until_because: bool = False) -> Iterator[Word]:
-    """The words of the raw text; ``because`` is the last one looked at if asked, since a reason is verbatim."""
+def words(text: str) -> Iterator[Word]:
+    """The words of the raw text, read as they are asked for; ``because`` is the last, since a reason is verbatim."""
     at, number = 0, 0
     while True:
         while at < len(text) and text[at].isspace():
@@ -46,7 +46,7 @@ def words(text: str, *, until_because: bool = False) -> Iterator[Word]:
         number += 1
         word = _quoted(text, at, number) if text[at] in _QUOTES else _bare(text, at, number)
         yield word
-        if until_because and number > 1 and word.is_keyword("because"):
+        if number > 1 and word.is_keyword("because"):
             return
         at = word.end
 

@@ -125,6 +125,7 @@ class Sessions:
         """Drop credentials that AWS calls expired before their time; the next call asks for new ones."""
         with self._lock:
             self._sessions.pop(account, None)
+            self._confirmed.discard(account)
             for key in [key for key in self._clients if key[0] == account]:
                 del self._clients[key]
 

@@ -2,19 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from access.model import AccessRequest, Grant
 from access.ports import Clock
-from access.steps import Done, Failed, Step, Waiting
+from access.steps import Failed, Step, Waiting
+from provisioning.accounts.answers import read_created, read_removed, terminated
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
-from provisioning.command_intent import Order
+from provisioning.command_intent import Order, Outcome
 from provisioning.command_outcome import Answered, Unanswered
 from provisioning.documents import PREFIX, Document, create_document, remove_document
-from provisioning.framing import Created, FramingError, Refused, Removed, parse_create, parse_remove
 from provisioning.instances import Instance, read_instances
 from provisioning.run_command import RunCommand
+
+Pair = tuple[Grant, Outcome]
 
 
 class ShortLivedUser:
@@ -52,41 +53,30 @@ class ShortLivedUser:
             "CaPublicKey": ",".join(self._authority_keys),
             "Forwarding": "yes" if request.terms.rights.forwarding else "no",
         }
-        steps: dict[str, Step] = {}
-        for grant, outcome in self._run(self._create, request, grants, parameters):
-            match outcome:
-                case Waiting():
-                    steps[grant.id] = outcome
-                case Answered():
-                    steps[grant.id] = _created(request, grant, outcome.output)
-                case Unanswered():
-                    steps[grant.id] = Failed(reason=outcome.reason, retryable=outcome.retryable)
-        return steps
+        pairs = self._run(self._create, request, grants, parameters)
+        gone, silent = self._split(pairs)
+        steps: dict[str, Step] = {
+            grant.id: Failed(reason=f"{grant.server.name} is terminated.", retryable=False) for grant in gone
+        }
+        steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
+        return steps | _moving(pairs) | {g.id: read_created(request, g, output) for g, output in _answered(pairs)}
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         """Remove the user; ``Done`` has the proof. A server that is terminated needs none of its own."""
-        steps: dict[str, Step] = {}
-        unanswered: list[tuple[Grant, Unanswered]] = []
-        for grant, outcome in self._run(self._remove, request, grants, {}):
-            match outcome:
-                case Waiting():
-                    steps[grant.id] = outcome
-                case Answered():
-                    steps[grant.id] = _removed(request, grant, outcome.output)
-                case Unanswered():
-                    unanswered.append((grant, outcome))
-        gone, silent = self._split(unanswered)
-        steps |= {grant.id: _terminated(grant) for grant in gone}
-        return steps | {grant.id: self._unproven(request, failed) for grant, failed in silent}
+        pairs = self._run(self._remove, request, grants, {})
+        gone, silent = self._split(pairs)
+        steps: dict[str, Step] = {grant.id: terminated(grant) for grant in gone}
+        steps |= {grant.id: self._unproven(request, lack) for grant, lack in silent}
+        return steps | _moving(pairs) | {g.id: read_removed(request, g, output) for g, output in _answered(pairs)}
 
     def _run(
         self, document: Document, request: AccessRequest, grants: Sequence[Grant], parameters: Mapping[str, str]
-    ) -> list[tuple[Grant, Waiting | Answered | Unanswered]]:
+    ) -> list[Pair]:
         """The outcome for every grant; servers asked for equally often share their commands."""
         by_attempt: dict[str, list[Grant]] = defaultdict(list)
         for grant in grants:
             by_attempt[grant.details.get("attempt", "1")].append(grant)
-        pairs: list[tuple[Grant, Waiting | Answered | Unanswered]] = []
+        pairs: list[Pair] = []
         for attempt, together in by_attempt.items():
             given = {"RequestId": request.id, "UserName": request.user_name, "Attempt": attempt, **parameters}
             order = Order(request_id=request.id, document=document, parameters=given)
@@ -94,18 +84,17 @@ class ShortLivedUser:
             pairs += [(grant, outcomes[grant.id]) for grant in together]
         return pairs
 
-    def _split(
-        self, unanswered: Sequence[tuple[Grant, Unanswered]]
-    ) -> tuple[list[Grant], list[tuple[Grant, Unanswered]]]:
+    def _split(self, pairs: Sequence[Pair]) -> tuple[list[Grant], list[tuple[Grant, Unanswered]]]:
         """Which of the servers that did not answer are gone for good, and what the others are."""
         places: dict[tuple[str, str], list[tuple[Grant, Unanswered]]] = defaultdict(list)
-        for grant, outcome in unanswered:
-            places[grant.server.account, grant.server.region].append((grant, outcome))
+        for grant, outcome in pairs:
+            if isinstance(outcome, Unanswered):
+                places[grant.server.account, grant.server.region].append((grant, outcome))
         gone: list[Grant] = []
         silent: list[tuple[Grant, Unanswered]] = []
-        for place, pairs in places.items():
-            known = self._known(*place, [grant.server.instance_id for grant, _ in pairs])
-            for grant, outcome in pairs:
+        for place, lacking in places.items():
+            known = self._known(*place, [grant.server.instance_id for grant, _ in lacking])
+            for grant, lack in lacking:
                 instance = known.get(grant.server.instance_id)
                 if grant.server.instance_id in known and (instance is None or instance.is_gone):
                     gone.append(grant)
@@ -113,7 +102,7 @@ class ShortLivedUser:
                     reason = f"{grant.server.name} is {instance.state}."
                     silent.append((grant, Unanswered(reason=reason, retryable=True)))
                 else:
-                    silent.append((grant, outcome))
+                    silent.append((grant, lack))
         return gone, silent
 
     def _known(self, account: str, region: str, ids: Sequence[str]) -> dict[str, Instance | None]:
@@ -141,58 +130,9 @@ class ShortLivedUser:
         )
 
 
-def _created(request: AccessRequest, grant: Grant, output: str) -> Step:
-    try:
-        created = parse_create(output, request_id=request.id, user_name=request.user_name)
-    except FramingError as error:
-        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
-    match created:
-        case Refused():
-            return Failed(reason=f"{grant.server.name}: {created.sentence}", retryable=created.retryable)
-        case Created():
-            if request.expires_at is None or created.not_after > request.expires_at:
-                return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
-            details = {
-                "user": created.user_name,
-                "uid": str(created.uid),
-                "port": str(created.port),
-                "host_keys": "\n".join(map(str, created.host_keys)),
-            }
-            return Done(details=details)
+def _moving(pairs: Sequence[Pair]) -> dict[str, Step]:
+    return {grant.id: outcome for grant, outcome in pairs if isinstance(outcome, Waiting)}
 
 
-def _removed(request: AccessRequest, grant: Grant, output: str) -> Step:
-    try:
-        removed = parse_remove(output, request_id=request.id, user_name=request.user_name)
-    except FramingError as error:
-        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
-    match removed:
-        case Refused():
-            return Failed(reason=f"{grant.server.name}: {removed.sentence}", retryable=removed.retryable)
-        case Removed():
-            had_root = removed.had_sudo or request.terms.rights.sudo
-            return Done(details=_proof(removed, had_root=had_root))
-
-
-def _proof(removed: Removed, *, had_root: bool) -> dict[str, str]:
-    proof = {
-        "result": removed.result,
-        "verified": "yes" if removed.verified else "no",
-        "user": removed.user_name,
-        "processes": str(removed.processes),
-        "files": str(removed.files),
-        "mounts": str(removed.mounts),
-        "jobs": str(removed.jobs),
-        "vouched_by": "reported by the host; the person had root" if had_root else "reported by the host",
-    }
-    optional = {"uid": removed.uid, "ended_at": _text(removed.ended_at), "swept_at": _text(removed.swept_at)}
-    return proof | {name: str(value) for name, value in optional.items() if value}
-
-
-def _terminated(grant: Grant) -> Done:
-    vouched = "EC2: the instance is terminated"
-    return Done(details={"result": "terminated", "terminated": grant.server.instance_id, "vouched_by": vouched})
-
-
-def _text(instant: datetime | None) -> str:
-    return f"{instant:%Y-%m-%dT%H:%M:%SZ}" if instant else ""
+def _answered(pairs: Sequence[Pair]) -> list[tuple[Grant, str]]:
+    return [(grant, outcome.output) for grant, outcome in pairs if isinstance(outcome, Answered)]

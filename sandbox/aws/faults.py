@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from sandbox.aws.errors import AwsError
+from sandbox.aws.nodes import Server
 
 # Calls a second, page "AWS Systems Manager endpoints and quotas".
 QUOTAS = {"StartSession": 3, "TerminateSession": 6, "DescribeSessions": 6}
@@ -127,6 +128,10 @@ class Faults:
     def has_lost(self, server: str) -> bool:
         """Whether this agent is gone."""
         return server in self._lost
+
+    def connects(self, server: Server) -> bool:
+        """Whether a server's agent can be reached."""
+        return server.answers_pings and not self.has_lost(server.instance_id)
 
     def delay_of(self, server: str) -> float:
         """Seconds before a command reaches this agent."""

@@ -20,7 +20,7 @@ from typing import Literal, Self
 
 from sandbox.hosts.base import HostsError, ensure_base, require_root
 from sandbox.hosts.host import Host
-from sandbox.hosts.namespaces import pid_of
+from sandbox.hosts.namespaces import Namespaces, pid_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -67,21 +67,22 @@ class HostFleet:
         layer = ensure_base(self._folder)
         self._log = tempfile.TemporaryFile()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        outer = str(Path(__file__).with_name("outer.py"))
         words = [str(theirs.fileno()), str(os.getpid()), str(layer), str(PROJECT)]
         self._outer = subprocess.Popen(
-            [sys.executable, "-I", "-S", outer, *words],
+            [sys.executable, "-S", "-m", "sandbox.hosts.outer", *words],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
-            cwd="/",
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
         theirs.close()
         try:
             answer, self._first = self._answer()
             self._ground = answer["ground"]
+            self.outside = Namespaces(self.outside_pid(), ("net",))
             self._answer()
         except BaseException:
             self.close()
@@ -105,6 +106,8 @@ class HostFleet:
         if hasattr(self, "_first"):
             os.close(self._first)
             del self._first
+        if hasattr(self, "outside"):
+            self.outside.close()
         self._log.close()
 
     def boot(

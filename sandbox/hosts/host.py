@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.hosts.base import HostsError
 from sandbox.hosts.leftovers import EXPECTED, find_leftovers
-from sandbox.hosts.namespaces import pid_of, socket_inside
+from sandbox.hosts.namespaces import Namespaces, is_exiting, pid_of
 
 if TYPE_CHECKING:
     from sandbox.hosts.fleet import HostFleet, HostWish
@@ -34,6 +34,7 @@ class Host:
         self._wish = wish
         self._pidfd = -1
         self._cgroup = ""
+        self._namespaces: Namespaces | None = None
         self.address = address
 
     def __repr__(self) -> str:
@@ -51,14 +52,13 @@ class Host:
 
     @property
     def is_on(self) -> bool:
-        """Whether its init lives."""
-        return self._lives()
+        """Whether it has booted and its init lives."""
+        return self._namespaces is not None and self._lives()
 
     @property
     def pid(self) -> int:
         """The PID of its init as the outer machine sees it; raise HostsError when it is off."""
-        if not self._lives():
-            raise HostsError(f"{self.name} is off")
+        self._entered()
         return pid_of(self._pidfd)
 
     @property
@@ -83,11 +83,15 @@ class Host:
 
         Raises subprocess.TimeoutExpired, with the command and its children killed.
         """
+        namespaces = self._entered()
+        service = "system.slice/amazon-ssm-agent.service" if self.init == "systemd" else "agent"
+        flags = [*namespaces.flags(), "--wdns=/", "--", *command]
         with subprocess.Popen(
-            self.entering(command),
+            ["sh", "-c", ENTER, f"{self._cgroup_path()}/{service}", *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=namespaces.fds(),
             env={"PATH": PATH, "LANG": "C.UTF-8", **self._wish.env},
             start_new_session=True,
         ) as running:
@@ -99,23 +103,22 @@ class Host:
                 raise
         return subprocess.CompletedProcess(command, running.returncode, output, errors)
 
-    def entering(self, command: Sequence[str]) -> list[str]:
-        """The outer machine's command line that runs a command inside."""
-        flags = ["-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--wdns=/", "--", *command]
-        service = "system.slice/amazon-ssm-agent.service" if self.init == "systemd" else "agent"
-        return ["sh", "-c", ENTER, f"{self._cgroup_path()}/{service}", *flags]
-
     def power_on(self) -> None:
         """Boot and wait until sshd answers; raise HostsError when it does not within 30 s."""
-        if self._lives():
+        if self.is_on:
             return
         self.forget()
         self._pidfd, self._cgroup = self._fleet.start(self._wish, self.address)
-        deadline = time.monotonic() + BOOT_SECONDS
-        while not self._answers():
-            if time.monotonic() > deadline or not self._lives():
-                raise HostsError(f"{self.name} does not boot: {self.boot_log()}")
-            time.sleep(0.02)
+        network = Namespaces(pid_of(self._pidfd), ("net",))
+        try:
+            deadline = time.monotonic() + BOOT_SECONDS
+            while not _greets(network):
+                if time.monotonic() > deadline or not self._lives():
+                    raise HostsError(f"{self.name} does not boot: {self.boot_log()}")
+                time.sleep(0.02)
+        finally:
+            network.close()
+        self._namespaces = Namespaces(pid_of(self._pidfd))
 
     def power_off(self) -> None:
         """Pull the plug: nothing on the host gets to say goodbye."""
@@ -140,11 +143,11 @@ class Host:
 
     def dial(self, port: int, timeout: float = 10.0) -> socket.socket:
         """Connect to 127.0.0.1 on the host from the host itself, as its agent does; raise OSError when refused."""
-        return _connected(socket_inside(self.pid), ("127.0.0.1", port), timeout)
+        return _connected(self._entered().socket(), ("127.0.0.1", port), timeout)
 
     def dial_from_outside(self, port: int, timeout: float = 10.0) -> socket.socket:
         """Connect to the host's own address from a neighbour in its network; raise OSError when refused."""
-        return _connected(socket_inside(self._fleet.outside_pid()), (self.address, port), timeout)
+        return _connected(self._fleet.outside.socket(), (self.address, port), timeout)
 
     @contextlib.contextmanager
     def fill_disk(self) -> Iterator[None]:
@@ -179,8 +182,9 @@ class Host:
 
     def namespace_text(self, namespace: str, path: str) -> str:
         """Read a file of the outer machine as it looks from one of the host's namespaces."""
-        words = ["nsenter", "-t", str(self.pid), f"--{namespace}", "cat", path]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        namespaces = self._entered()
+        words = ["nsenter", *namespaces.flags(namespace), "cat", path]
+        return subprocess.run(words, capture_output=True, text=True, check=True, pass_fds=namespaces.fds()).stdout
 
     def firewall(self) -> str:
         """The host's packet filter rules."""
@@ -194,13 +198,23 @@ class Host:
 
     def forget(self) -> None:
         """Close what is held of a host that is off."""
+        if self._namespaces is not None:
+            self._namespaces.close()
+            self._namespaces = None
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
+    def _entered(self) -> Namespaces:
+        if self._namespaces is None or not self._lives():
+            raise HostsError(f"{self.name} is off")
+        return self._namespaces
+
     def _lives(self) -> bool:
         # A pidfd is readable once its process has ended, together with everything in its PID namespace.
-        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+        if self._pidfd < 0 or select.select([self._pidfd], [], [], 0)[0]:
+            return False
+        return not is_exiting(pid_of(self._pidfd))
 
     def _cgroup_path(self) -> Path:
         return self._fleet.ground(self._cgroup)
@@ -210,10 +224,11 @@ class Host:
         if ran.returncode != 0:
             raise HostsError(f"{self.name}: {ran.stderr.decode(errors='replace').strip()}")
 
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError, HostsError), self.dial(22, timeout=2) as connection:
-            return connection.recv(4) == b"SSH-"
-        return False
+
+def _greets(network: Namespaces) -> bool:
+    with contextlib.suppress(OSError), _connected(network.socket(), ("127.0.0.1", 22), 2.0) as connection:
+        return connection.recv(4) == b"SSH-"
+    return False
 
 
 def _connected(connection: socket.socket, target: tuple[str, int], timeout: float) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Run by Alembic: applies the versions on the connection that ``storage.migrations`` opened."""
+"""Run by Alembic: applies the versions in the transaction that ``storage.migrations`` began."""
 
 from alembic import context
 
@@ -7,7 +7,6 @@ from storage.rows import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    transactional_ddl=True,  # SQLite's too: the engine begins its transactions itself
     render_as_batch=True,
 )
 with context.begin_transaction():

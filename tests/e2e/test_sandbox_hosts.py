@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.hosts import Doorway, Host, HostFleet, HostsError
+from sandbox.hosts.namespaces import Namespaces
 
 pytestmark = pytest.mark.hosts
 
@@ -326,6 +328,28 @@ def processes_in(namespaces: set[Path]) -> list[str]:
             except OSError:
                 continue
     return found
+
+
+def test_nothing_runs_inside_before_a_host_has_its_own_root(host: Host) -> None:
+    with pytest.raises(OSError, match="no root of its own"):
+        Namespaces(os.getpid())
+    host.power_off()
+    refusals, over = list[str](), threading.Event()
+
+    def knock() -> None:
+        while not over.is_set():
+            try:
+                host.run("touch", "/root/landed")
+            except HostsError as error:
+                refusals.append(str(error))
+
+    knocking = threading.Thread(target=knock)
+    knocking.start()
+    host.power_on()
+    over.set()
+    knocking.join()
+    assert refusals
+    assert not Path("/root/landed").exists()
 
 
 def test_without_root_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

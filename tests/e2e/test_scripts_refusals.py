@@ -14,8 +14,7 @@ pytestmark = pytest.mark.hosts
 # Everything that a create may touch, with the contents; logs and clocks aside.
 PHOTOGRAPH = """
 getent passwd; getent group; cat /etc/shadow /etc/subuid /etc/subgid /etc/ssh/sshd_config
-ls -laR --time-style=+ /etc/ssh /etc/sudoers.d /etc/cron.d /etc/systemd/system /home /var/lib/passport/requests |
-    grep -v ' [.][.]$'
+find /etc/ssh /etc/sudoers* /etc/cron.d /etc/systemd/system /home /var/lib/passport/requests -printf '%M %U %G %p %l\\n' | sort
 """
 
 

@@ -11,7 +11,7 @@ from tests.e2e.scripts_lab import Keys, Lab, make_keys
 
 pytestmark = pytest.mark.hosts
 
-KINDS = ("systemd", "cron", "no-pam", "groups", "no-include")
+KINDS = ("systemd", "cron", "no-pam", "groups", "no-include", "bash")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,10 @@ def labs(fleet: HostFleet, keys: Keys) -> dict[str, Lab]:
         "no-pam": fleet.boot("story-no-pam", init="cron", use_pam=False),
         "groups": fleet.boot("story-groups", init="cron", allow_groups="root", sshd_config_extra="AllowUsers root\n"),
         "no-include": fleet.boot("story-no-include", init="systemd", include=False),
+        "bash": fleet.boot("story-bash", init="cron"),
     }
+    # What /bin/sh is on most of the others than Debian and Ubuntu.
+    hosts["bash"].run("ln", "-sf", "bash", "/bin/sh")
     return {kind: Lab(host=host, keys=keys) for kind, host in hosts.items()}
 
 

@@ -51,13 +51,19 @@ class AwsDesk:
 
     def __init__(self, double: AwsDouble) -> None:
         self.double = double
-        self.clock = FakeClock(datetime.now(UTC).replace(microsecond=0))
         self.sessions = Sessions(ACCOUNTS)
-        self.request = a_request(expires_at=self.clock.now + timedelta(hours=2))
         for account in ACCOUNTS:
             for region in account.regions:
                 documents.publish(self.sessions.client(account.name, region, "ssm"))
-        double.calls.clear()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another test: no trouble, nothing called or sent yet; servers stay."""
+        self.clock = FakeClock(datetime.now(UTC).replace(microsecond=0))
+        self.request = a_request(expires_at=self.clock.now + timedelta(hours=2))
+        self.double.faults.clear()
+        self.double.calls.clear()
+        self.double.commands.clear()
 
     def run_command(self) -> RunCommand:
         """A new one, as after a restart."""

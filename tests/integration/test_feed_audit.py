@@ -9,7 +9,8 @@ import pytest
 
 from access.audit import Head, verify
 from handlers.audit_lines import MAX_MESSAGE
-from sandbox.slack import SlackDouble
+from handlers.patience import LEASE, READER
+from sandbox.slack import Message, SlackDouble
 from storage.unit_of_work import SqlStore
 from tests.integration.feed_lab import AUDIT, Lab, a_slack
 
@@ -83,7 +84,7 @@ def test_an_outage_loses_nothing_and_hammers_nobody(lab: Lab) -> None:
             lab.run_for(timedelta(minutes=1))
         assert len(lab.sequences()) == 10
         tries = sum(not call.ok for call in lab.slack.calls)
-        assert 5 <= tries <= 40
+        assert 5 <= tries <= 60
     lab.settle()
     assert lab.sequences() == list(range(1, 211))
 
@@ -182,13 +183,40 @@ def test_a_dead_replicas_role_passes_on(
     first = lab.sequences()
     assert first
     other = lab.make_feed("two")
+    commits: list[None] = []
+    assert isinstance(lab.store, SqlStore)
+    lab.store.on_commit(lambda: commits.append(None))
     assert other.run_once() == timedelta(seconds=1)
     assert lab.sequences() == first
+    assert commits == []  # a commit wakes the feed: waiting must not
     lab.forward(timedelta(seconds=31))
     lab.settle(other)
     assert lab.sequences() == list(range(1, 201))
 
 
+def test_a_replica_that_lost_the_role_makes_no_further_call(sqlite_store: SqlStore, slack: SlackDouble) -> None:
+    lab = Lab(sqlite_store, slack)
+    lab.world.submit()
+    lab.world.submit("db-2")
+    posted = slack.workspace.post
+
+    def post_for_ages(*args: object, **given: object) -> Message:
+        slack.workspace.post = posted  # type: ignore[method-assign]
+        lab.forward(LEASE + timedelta(seconds=1))
+        with lab.store.unit_of_work() as uow:
+            assert uow.audit.claim_reader(READER, owner="two", now=lab.clock(), until=lab.clock() + LEASE)
+            uow.commit()
+        return posted(*args, **given)  # type: ignore[arg-type]
+
+    slack.workspace.post = post_for_ages  # type: ignore[method-assign]
+    assert lab.feed.run_once() == timedelta(seconds=1)
+    assert lab.calls("chat.postMessage") == 1
+    lab.forward(LEASE)
+    lab.settle()
+    assert len(lab.cards()) == 2  # the one that was posted is remembered
+    assert lab.sequences() == lab.log()
+
+
 def _later(lab: Lab) -> bool:
-    lab.forward(timedelta(milliseconds=20))
+    lab.forward(timedelta(milliseconds=100))
     return True

@@ -1,17 +1,19 @@
 """The inventory against EC2 and Systems Manager of two accounts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from access.errors import UnavailableError
 from access.policy import changed_tags
+from provisioning.aws import Service, Sessions
 from provisioning.inventory import AwsInventory
 from sandbox.aws import Server
 from tests.integration.aws_desk import ACCOUNTS, FAR, OTHER, AwsDesk, asked, aws_desk
-from tests.values import a_policy
+from tests.values import NOW, a_policy
 
 
 @pytest.fixture
@@ -107,6 +109,41 @@ def test_names_and_tags_of_people_are_kept_as_they_are(desk: AwsDesk) -> None:
 def test_a_server_without_a_name_goes_by_its_id(desk: AwsDesk) -> None:
     server = desk.double.add_server("   ")
     assert inventory(desk).find(server.instance_id)[0].name == server.instance_id
+
+
+class WithHybrid(Sessions):
+    """The sandbox has no servers outside of EC2: one more agent, as Systems Manager describes it."""
+
+    def pages(
+        self, account: str, region: str, service: Service, operation: str, parameters: Mapping[str, Any], /, **how: Any
+    ) -> Iterator[dict[str, Any]]:
+        yield from super().pages(account, region, service, operation, parameters, **how)
+        ids = [value for rule in parameters.get("Filters", []) for value in rule["Values"]]
+        if (account, operation) == ("other", "describe_instance_information") and (
+            not ids or HYBRID["InstanceId"] in ids
+        ):
+            yield {"InstanceInformationList": [HYBRID]}
+
+
+HYBRID = {
+    "InstanceId": "mi-0123456789abcdef0",
+    "PingStatus": "Online",
+    "LastPingDateTime": NOW,
+    "AgentVersion": "3.3.3050.0",
+    "PlatformType": "Linux",
+    "ResourceType": "ManagedInstance",
+    "Name": "branch-office",
+    "IPAddress": "192.168.7.9",
+}
+
+
+def test_a_server_outside_of_ec2_is_listed_and_read_again(desk: AwsDesk) -> None:
+    made = AwsInventory(WithHybrid(ACCOUNTS), ACCOUNTS, clock=desk.clock)
+    made.refresh()
+    (hybrid,) = made.find("branch-office")
+    assert (hybrid.key, hybrid.problem) == ("other/eu-west-1/mi-0123456789abcdef0", "")
+    assert list(made.search("192.168.7", 5)) == [hybrid]
+    assert made.read_again([hybrid]) == {hybrid.key: hybrid}
 
 
 def test_a_region_that_fails_keeps_its_former_servers_and_is_reported(desk: AwsDesk) -> None:

@@ -11,9 +11,12 @@ from access.model import Grant, Rights
 from access.model import Server as Asked
 from access.steps import Done, Failed, Step
 from provisioning.accounts.short_lived_user import ShortLivedUser
+from provisioning.aws import Sessions
 from provisioning.routes.session_manager import SessionManager
+from provisioning.run_command import RunCommand
 from sandbox.aws import Scripted, Server
 from tests.integration.aws_desk import (
+    ACCOUNTS,
     AUTHORITY,
     OTHER,
     AwsDesk,
@@ -28,10 +31,16 @@ from tests.integration.aws_desk import (
 from tests.unit.test_ssh_keys import ED25519
 
 
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsDesk]:
-    with aws_desk(monkeypatch) as made:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[AwsDesk]:
+    with pytest.MonkeyPatch.context() as patch, aws_desk(patch) as made:
         yield made
+
+
+@pytest.fixture
+def desk(shared: AwsDesk) -> AwsDesk:
+    shared.reset()
+    return shared
 
 
 def provision(desk: AwsDesk, grants: list[Grant], account: ShortLivedUser | None = None) -> dict[str, Step]:
@@ -145,6 +154,13 @@ def test_a_server_that_lies_is_not_opened(desk: AwsDesk, lie: dict[str, str], wo
     assert words in refusal.reason
 
 
+def test_a_server_that_was_terminated_meanwhile_is_not_tried_again(desk: AwsDesk) -> None:
+    (server,) = desk.servers(1)
+    desk.double.terminate(server)
+    refusal = a_refusal(provision(desk, grants_of([server])))
+    assert refusal == Failed(reason="web-0 is terminated.", retryable=False)
+
+
 def test_nothing_is_made_after_the_end(desk: AwsDesk) -> None:
     desk.clock.forward(hours=2)
     assert not a_refusal(provision(desk, grants_of(desk.servers(1)))).retryable
@@ -211,9 +227,12 @@ def test_a_server_that_ec2_has_forgotten_is_a_removed_one(desk: AwsDesk, account
 
 
 def test_a_server_that_another_account_does_not_know_is_not_believed_gone(desk: AwsDesk) -> None:
-    wrong = replace(desk.sessions.accounts["home"], id=OTHER)
-    desk.sessions.accounts = {**desk.sessions.accounts, "home": wrong}
-    assert a_refusal(remove(desk, [unknown_grant("home")])).retryable
+    sessions = Sessions([replace(ACCOUNTS[0], id=OTHER)])
+    account = ShortLivedUser(
+        RunCommand(sessions, clock=desk.clock), sessions, authority_keys=[AUTHORITY.public_key], clock=desk.clock
+    )
+    steps = desk.drive(on(desk.request, account.remove), removing([unknown_grant("home")]))
+    assert a_refusal(steps).retryable
 
 
 def test_a_server_that_ec2_does_not_speak_of_is_not_believed_gone(desk: AwsDesk) -> None:

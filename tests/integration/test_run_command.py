@@ -15,10 +15,16 @@ from sandbox.aws import Server
 from tests.integration.aws_desk import AUTHORITY, FAR, HOME, OTHER, AwsDesk, aws_desk, grants_of, keep
 
 
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsDesk]:
-    with aws_desk(monkeypatch) as made:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[AwsDesk]:
+    with pytest.MonkeyPatch.context() as patch, aws_desk(patch) as made:
         yield made
+
+
+@pytest.fixture
+def desk(shared: AwsDesk) -> AwsDesk:
+    shared.reset()
+    return shared
 
 
 ORDER = Order(

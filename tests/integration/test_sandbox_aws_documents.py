@@ -85,7 +85,7 @@ def test_refusals_about_names_and_versions(ssm: Any, monkeypatch: pytest.MonkeyP
         ssm.get_document(Name="Passport Create!")
     with refused("ValidationException", "reserved"):
         publish(ssm, "AWS-Own")
-    monkeypatch.setattr("sandbox.aws.systems_manager.MOST_VERSIONS", 1)
+    monkeypatch.setattr("sandbox.aws.document_calls.MOST_VERSIONS", 1)
     with refused("DocumentVersionLimitExceeded"):
         ssm.update_document(Name="Passport-Create", Content=document("echo two"), DocumentVersion="$LATEST")
 

@@ -15,7 +15,7 @@ from handlers import ids
 from handlers.after_ack import BUSY, AfterAck
 from sandbox.slack import View
 from storage.unit_of_work import SqlStore
-from tests.integration.slack_stage import ANA_CALLS, CARD, MAX, TOWN, Stage, shown, stage
+from tests.integration.slack_stage import ANA_CALLS, CARD, MAX, TOWN, Stage, stage
 from tests.stores import run_together
 from tests.values import ANA, BEN, a_person, a_policy, a_rule, a_server
 from tests.world import World
@@ -210,6 +210,13 @@ class TestRequestForm:
         assert on.slack.person(MAX.user_id).submit(values={ids.REQUEST_REASON: "x"}).ok
         blocks = front(on, MAX.user_id).blocks
         assert blocks[1]["elements"][0]["url"].startswith("https://passport.example.com/link/")
+
+    def test_when_the_time_is_gone_slack_is_not_asked_for_it(self, on: Stage) -> None:
+        on.slack.faults.slow(0.9, "users.info", times=1)
+        sent = on.say("request web-1")
+        assert sent.ok
+        assert "Or say it in one line: /passport request web-1" in sent.plain
+        assert on.methods() == ["users.info"]
 
     def test_when_slack_does_not_open_it_the_one_line_is_shown(self, on: Stage) -> None:
         on.say("help")

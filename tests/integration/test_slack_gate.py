@@ -11,6 +11,7 @@ import pytest
 from access.audit import Kind
 from access.errors import UnavailableError
 from handlers import ids
+from handlers.blocks import field, modal, text_input
 from handlers.members import StrangerError
 from sandbox.slack import Delivery, NotPossibleError
 from storage.unit_of_work import SqlStore
@@ -250,6 +251,21 @@ class TestWhatNobodyForesaw:
     def test_an_old_button_and_an_old_form_say_so(self, on: Stage) -> None:
         on.press(on.card("x", "from.the.past"), "from.the.past")
         assert "I do not know this button any more." in on.told(BEN.user_id)[0]
+
+    def test_an_old_form_says_so(self, on: Stage) -> None:
+        sent = on.say("help")
+        old = modal("Old", [field("b", "L", text_input())], callback_id="from.the.past", submit="Ask")
+        on.surface.client.views_open(trigger_id=sent.trigger_id, view=old)
+        ana = on.slack.person(ANA.user_id)
+        assert ana.submit(values={"b": "x"}).ok
+        view = ana.view()
+        assert view is not None
+        assert "I do not know this button any more." in str(view.blocks)
+
+    def test_secrets_are_in_no_repr(self, on: Stage) -> None:
+        shown = repr(on.surface)
+        assert on.slack.signing_secret not in shown
+        assert on.slack.bot_token not in shown
 
     def test_a_damaged_value_is_a_sentence(self, on: Stage) -> None:
         on.press(on.card("nonsense!"), ids.REVIEW_APPROVE)

@@ -143,6 +143,18 @@ def test_a_command_beside_the_server_reads_and_writes(sqlite_store: SqlStore, sq
     beside.close()
 
 
+def test_a_unit_of_work_on_sqlite_has_the_write_lock_from_its_first_look(
+    sqlite_store: SqlStore, sqlite_url: str
+) -> None:
+    beside = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
+    with sqlite_store.unit_of_work() as work:
+        assert work.requests.next_due_at() is None
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            beside.execute("BEGIN IMMEDIATE")
+    beside.execute("BEGIN IMMEDIATE")
+    beside.close()
+
+
 def test_a_read_only_unit_of_work_does_not_wait_for_a_writer(store: SqlStore) -> None:
     with store.unit_of_work() as writing:
         writing.people.save(a_person())
@@ -285,6 +297,16 @@ def test_a_connection_cut_before_the_commit_is_told_as_far_as_it_is_known(
             work.commit()
     assert caught.value.sentence == sentence
     assert events_and_people(postgres_store) == (0, 0)
+
+
+@pytest.mark.postgres
+def test_connections_that_died_in_the_pool_are_replaced_unnoticed(
+    postgres_store: SqlStore, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    save(postgres_store)
+    assert postgres_server.cut_connections(postgres_url.rpartition("/")[2]) == 1
+    save(postgres_store, "Ben Ode")
+    assert events_and_people(postgres_store) == (2, 2)
 
 
 @pytest.mark.postgres

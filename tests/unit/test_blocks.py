@@ -73,7 +73,7 @@ def test_any_server_is_an_option(name: str, account: str, problem: str) -> None:
 
 @pytest.mark.parametrize("asked", [None, timedelta(minutes=90), timedelta(days=3), timedelta(seconds=1)])
 def test_the_request_form_is_one_slack_takes(asked: timedelta | None) -> None:
-    inventory = FixedInventory([a_server(f"web-{number}") for number in range(200)])
+    inventory = FixedInventory([a_server(f"web-{number}", instance_id=f"i-{number:017x}") for number in range(200)])
     many = tuple(server.instance_id for server in inventory.servers)
     parsed = Parsed(servers=(*many, "nosuch", "<!channel>"), duration=asked, reason="x" * 5000)
     view = request_form(parsed, inventory, a_policy())

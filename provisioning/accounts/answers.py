@@ -1,0 +1,68 @@
+"""What the documents' answers mean for a grant."""
+
+from datetime import datetime
+
+from access.model import AccessRequest, Grant
+from access.steps import Done, Failed, Step
+from provisioning.framing import Created, FramingError, Removed, parse_create, parse_remove
+from provisioning.refusals import Refused
+
+
+def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
+    """The step that the create document's answer means."""
+    try:
+        created = parse_create(output, request_id=request.id, user_name=request.user_name)
+    except FramingError as error:
+        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
+    match created:
+        case Refused():
+            return Failed(reason=f"{grant.server.name}: {created.sentence}", retryable=created.retryable)
+        case Created():
+            if request.expires_at is None or created.not_after > request.expires_at:
+                return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
+            details = {
+                "user": created.user_name,
+                "uid": str(created.uid),
+                "port": str(created.port),
+                "host_keys": "\n".join(map(str, created.host_keys)),
+            }
+            return Done(details=details)
+
+
+def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
+    """The step that the remove document's answer means."""
+    try:
+        removed = parse_remove(output, request_id=request.id, user_name=request.user_name)
+    except FramingError as error:
+        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
+    match removed:
+        case Refused():
+            return Failed(reason=f"{grant.server.name}: {removed.sentence}", retryable=removed.retryable)
+        case Removed():
+            had_root = removed.had_sudo or request.terms.rights.sudo
+            return Done(details=_proof(removed, had_root=had_root))
+
+
+def _proof(removed: Removed, *, had_root: bool) -> dict[str, str]:
+    proof = {
+        "result": removed.result,
+        "verified": "yes" if removed.verified else "no",
+        "user": removed.user_name,
+        "processes": str(removed.processes),
+        "files": str(removed.files),
+        "mounts": str(removed.mounts),
+        "jobs": str(removed.jobs),
+        "vouched_by": "reported by the host; the person had root" if had_root else "reported by the host",
+    }
+    optional = {"uid": removed.uid, "ended_at": _text(removed.ended_at), "swept_at": _text(removed.swept_at)}
+    return proof | {name: str(value) for name, value in optional.items() if value}
+
+
+def terminated(grant: Grant) -> Done:
+    """A server that is gone for good needs no other proof."""
+    vouched = "EC2: the instance is terminated"
+    return Done(details={"result": "terminated", "terminated": grant.server.instance_id, "vouched_by": vouched})
+
+
+def _text(instant: datetime | None) -> str:
+    return f"{instant:%Y-%m-%dT%H:%M:%SZ}" if instant else ""

@@ -1,0 +1,157 @@
+"""AWS sessions: whose credentials, how long, how often a call is repeated, and what an error reads like."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.credentials import DeferredRefreshableCredentials
+from botocore.exceptions import ClientError, ReadTimeoutError
+from moto.sts.models import sts_backends
+
+from provisioning.aws import AwsAccount, Sessions
+from provisioning.aws_errors import AwsError, translate
+from sandbox.aws import AwsDouble
+from tests.integration.aws_desk import ACCOUNTS, FAR, HOME, OTHER, REGION
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsDouble]:
+    with AwsDouble() as made:
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+def who(sessions: Sessions, account: str, region: str = REGION) -> str:
+    return str(sessions.call(account, region, "sts", "get_caller_identity")["Arn"])
+
+
+def test_each_account_is_served_with_its_own_role_its_external_id_and_a_name(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS, session_name="passport of Ana")
+    assert who(sessions, "home") == f"arn:aws:iam::{HOME}:user/passport"
+    assert who(sessions, "other") == f"arn:aws:sts::{OTHER}:assumed-role/Passport/passport-of-Ana"
+    (role,) = [role for backend in sts_backends[OTHER].values() for role in backend.assumed_roles]
+    assert (role.external_id, role.session_name) == ("sesame", "passport-of-Ana")
+
+
+def test_a_role_is_assumed_once_for_all_regions_services_and_threads(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    with ThreadPoolExecutor(8) as pool:
+        calls = [
+            pool.submit(sessions.call, "other", region, "ssm", "describe_instance_information")
+            for region in [REGION, FAR] * 8
+        ]
+        assert all(call.result()["InstanceInformationList"] == [] for call in calls)
+    assert [call.operation for call in double.calls].count("AssumeRole") == 1
+
+
+def test_there_is_one_client_per_account_region_and_service(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    barrier = threading.Barrier(8)
+
+    def take(_: int) -> object:
+        barrier.wait()
+        return sessions.client("home", REGION, "ssm")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(map(id, pool.map(take, range(8))))) == 1
+    assert sessions.client("home", FAR, "ssm") is not sessions.client("home", REGION, "ssm")
+
+
+def test_credentials_are_renewed_before_they_run_out(double: AwsDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(ACCOUNTS)
+    who(sessions, "other")
+    credentials = sessions._session("other").get_credentials()
+    assert isinstance(credentials, DeferredRefreshableCredentials)
+    first = credentials.get_frozen_credentials().access_key
+    monkeypatch.setattr(credentials, "_expiry_time", datetime.now(UTC) + timedelta(minutes=5))
+    who(sessions, "other")
+    assert credentials.get_frozen_credentials().access_key != first
+
+
+def test_credentials_that_aws_calls_expired_are_dropped(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    before = sessions.client("other", REGION, "ssm")
+    double.faults.fail("ListCommands", 400, code="ExpiredTokenException", times=1)
+    with pytest.raises(AwsError, match="I renew it and try again") as error:
+        sessions.call("other", REGION, "ssm", "list_commands")
+    assert error.value.retryable
+    assert sessions.client("other", REGION, "ssm") is not before
+    assert sessions.call("other", REGION, "ssm", "list_commands")["Commands"] == []
+
+
+def test_reads_are_repeated_and_what_has_no_token_is_not(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    double.faults.fail("ListCommands", 500, times=1)
+    assert sessions.call("home", REGION, "ssm", "list_commands")["Commands"] == []
+    double.faults.fail("ListCommands", 500, times=1)
+    with pytest.raises(AwsError):
+        sessions.call("home", REGION, "ssm", "list_commands", once=True)
+
+
+def test_an_account_that_is_not_the_settings_one_is_noticed(double: AwsDouble) -> None:
+    sessions = Sessions([AwsAccount(name="home", id=OTHER, regions=(REGION,)), ACCOUNTS[1]])
+    sessions.confirm_account("other")
+    with pytest.raises(AwsError, match=f"are of AWS account {HOME}, and the settings say {OTHER}") as error:
+        sessions.confirm_account("home")
+    assert not error.value.retryable
+
+
+def test_aws_that_is_not_there_may_have_taken_the_call_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    with pytest.raises(AwsError) as error:
+        Sessions(ACCOUNTS).call("home", REGION, "ssm", "list_commands", once=True)
+    assert error.value.sentence == "AWS does not answer in home eu-west-1. I try again by myself."
+    assert error.value.retryable
+    assert not error.value.answered
+    assert "very-secret" not in repr(error.value)
+
+
+def test_missing_credentials_have_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(AwsError, match="finds no AWS credentials for home eu-west-1") as error:
+        Sessions(ACCOUNTS).call("home", REGION, "ssm", "list_commands")
+    assert error.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "retryable", "answered", "words"),
+    [
+        ("ThrottlingException", 400, True, True, "go slower"),
+        ("RequestLimitExceeded", 503, True, True, "go slower"),
+        ("ExpiredToken", 403, True, True, "I renew it"),
+        ("InternalServerError", 500, True, False, "trouble of its own"),
+        ("ServiceUnavailable", 503, True, False, "trouble of its own"),
+        ("AccessDenied", 403, False, True, "does not let Passport's role call SendCommand"),
+        ("UnauthorizedOperation", 403, False, True, "does not let Passport's role call SendCommand"),
+        ("InvalidClientTokenId", 403, False, True, "does not know Passport's credentials"),
+        ("InvalidDocument", 400, False, True, "`passport documents publish`"),
+        ("InvalidParameters", 400, False, True, "`passport documents publish`"),
+        ("SomethingNew", 400, False, True, r"refuses SendCommand in home eu-west-1 \(SomethingNew\)"),
+    ],
+)
+def test_every_refusal_has_a_sentence_and_says_whether_to_try_again(
+    code: str, status: int, *, retryable: bool, answered: bool, words: str
+) -> None:
+    refusal = ClientError(
+        {"Error": {"Code": code, "Message": "secret words"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        "SendCommand",
+    )
+    with pytest.raises(AwsError, match=words) as error:
+        raise translate(refusal, where="home eu-west-1")
+    assert (error.value.retryable, error.value.answered) == (retryable, answered)
+    assert "secret words" not in error.value.sentence
+
+
+def test_a_read_that_times_out_may_have_been_taken() -> None:
+    error = translate(ReadTimeoutError(endpoint_url="http://x"), where="home eu-west-1")
+    assert error.retryable
+    assert not error.answered
