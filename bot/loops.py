@@ -70,12 +70,10 @@ class ReconcilerTurns:
         reconciler: Reconciler,
         *,
         clock: Clock,
-        after_work: Callable[[], None],
         threads: int = 8,
         kept_for_removals: int = 3,
     ) -> None:
         self._reconciler = reconciler
-        self._after_work = after_work
         self._clock = clock
         self._threads = threads
         self._kept = kept_for_removals
@@ -118,5 +116,4 @@ class ReconcilerTurns:
         error = None if future.cancelled() else future.exception()
         if error:
             _log.error("A piece of work failed and will be tried again", exc_info=error)
-        self._after_work()
         self.loop.wake()

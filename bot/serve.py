@@ -82,7 +82,6 @@ class Passport:
             clock=wiring.now,
             token=wiring.new_token,
             request_id=wiring.new_request_id,
-            wake=self._wake,
         )
         self._submitting = Submitting(desk)
         self._refreshing = Refreshing(desk, wiring.identity_stores(settings), every=settings.groups_refresh_every)
@@ -113,7 +112,7 @@ class Passport:
             clock=wiring.now,
             owner=owner,
         )
-        self._turns = ReconcilerTurns(self._reconciler, clock=wiring.now, after_work=self._wake_feed)
+        self._turns = ReconcilerTurns(self._reconciler, clock=wiring.now)
         self._feed_loop = Loop("feed", self._feed.run_once)
         self._timers = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._after_ack = AfterAck()
@@ -164,6 +163,7 @@ class Passport:
         """Take back this instance's leases, and start the loops and timers."""
         if taken := self._reconciler.reclaim():
             _log.info("took back %d pieces of work from before the restart", taken)
+        self._store.on_commit(self._wake)
         self._turns.loop.start()
         self._feed_loop.start()
         self._every(self._settings.inventory_every, self._inventory.refresh)
@@ -189,9 +189,6 @@ class Passport:
 
     def _wake(self) -> None:
         self._turns.loop.wake()
-        self._wake_feed()
-
-    def _wake_feed(self) -> None:
         self._feed_loop.wake()
 
     def _every(self, interval: timedelta, act: Callable[[], object]) -> None:
@@ -204,7 +201,6 @@ class Passport:
         with self._store.unit_of_work() as uow:
             uow.sign_ins.purge(wiring.now())
             uow.commit()
-        self._wake()
 
     def _why_not_ready(self) -> str:
         if problem := wiring.check_database(self._store, self._settings):

@@ -1,7 +1,7 @@
 """What every use case needs: who is calling, the store, the policy, the clock."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Never
 
@@ -29,7 +29,7 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Desk:
-    """The shared surroundings of the use cases; ``wake`` tells the reconciler and the feed to look."""
+    """The shared surroundings of the use cases."""
 
     store: Store
     policy: Policy
@@ -37,17 +37,11 @@ class Desk:
     clock: Clock
     token: Callable[[], str]  # a fresh unguessable text, at least 128 bits
     request_id: Callable[[], str]  # a fresh candidate for a request id: AR-7F3K
-    wake: Callable[[], None] = field(default=lambda: None)
-
-    def commit(self, uow: UnitOfWork) -> None:
-        """Commit, and let the loops know."""
-        uow.commit()
-        self.wake()
 
     def refuse(self, uow: UnitOfWork, event: Event, sentence: str) -> Never:
         """Put the refusal on record, undoing nothing else that this unit of work has done; raises RefusedError."""
         uow.record(event)
-        self.commit(uow)
+        uow.commit()
         raise RefusedError(sentence)
 
 

@@ -80,5 +80,5 @@ class Ending:
                 uow.grants.save(lifecycle.move_grant(grant, GrantState.REMOVING))
         details = {"cause": cause.value, "detail": detail}
         uow.record(by_person(Kind.REQUEST_ENDING, person, at=now, request_id=request.id, details=details))
-        self._desk.commit(uow)
+        uow.commit()
         return ending

@@ -43,7 +43,7 @@ class Keys:
                 )
                 uow.outbox.add(link.slack_user, text, at=now)
             uow.record(by_person(Kind.KEY_ADDED, person, at=now, details=details))
-            self._desk.commit(uow)
+            uow.commit()
         return key
 
     def all(self, caller: Caller) -> Sequence[SshKey]:
@@ -64,5 +64,5 @@ class Keys:
             claim(uow, caller, subject=found[0].fingerprint, at=now)
             uow.people.remove_key(found[0].fingerprint)
             uow.record(by_person(Kind.KEY_REMOVED, person, at=now, details={"fingerprint": found[0].fingerprint}))
-            self._desk.commit(uow)
+            uow.commit()
         return found[0]

@@ -42,7 +42,7 @@ class Linking:
             )
             uow.sign_ins.add_ticket(ticket)
             uow.record(Event(kind=Kind.LINK_STARTED, at=now, actor=caller.actor))
-            self._desk.commit(uow)
+            uow.commit()
         return token
 
     def look(self, token: str) -> LinkTicket:
@@ -93,7 +93,7 @@ class Linking:
                     details={"reason": sentence, "provider": login.provider},
                 )
             )
-            self._desk.commit(uow)
+            uow.commit()
 
     def link(self, login: Login, sign_in: SignIn, *, profile_email: str) -> Linked:
         """Join the Slack user to the person who signed in.
@@ -117,7 +117,7 @@ class Linking:
             uow.people.save_link(link)
             details = {"slack": caller.actor, "email": person.email, "provider": person.provider}
             uow.record(by_person(Kind.LINK_MADE, person, at=now, details=details))
-            self._desk.commit(uow)
+            uow.commit()
         return Linked(person=person, link=link)
 
     def whoami(self, caller: Caller) -> Linked:
@@ -136,7 +136,7 @@ class Linking:
             claim(uow, caller, subject="", at=now)
             uow.people.remove_link(caller.slack_user)
             uow.record(by_person(Kind.LINK_REMOVED, uow.people.get(link.person_id), at=now))
-            self._desk.commit(uow)
+            uow.commit()
 
     def record_exception(self, caller: Caller, slack_user: SlackUser, email: str, reason: str) -> None:
         """An admin lets a Slack user link to an email that is not their profile's; raises RefusedError."""
@@ -159,7 +159,7 @@ class Linking:
                 )
             )
             uow.record(by_person(Kind.EXCEPTION_RECORDED, admin, at=now, details=details))
-            self._desk.commit(uow)
+            uow.commit()
 
     def _alive(self, ticket: LinkTicket | None) -> LinkTicket:
         if ticket is None or ticket.expires_at <= self._desk.clock():

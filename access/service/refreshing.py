@@ -72,7 +72,7 @@ class Refreshing:
             uow.record(
                 _about(person, Kind.LINK_REMOVED, {"why": "the identity store no longer knows them"}, self._desk)
             )
-            self._desk.commit(uow)
+            uow.commit()
 
 
 def _about(person: Person, kind: Kind, details: Mapping[str, str], desk: Desk) -> Event:

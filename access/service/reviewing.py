@@ -60,7 +60,7 @@ class Reviewing:
             )
             uow.reviews.add(review)
             self._count(uow, request, review, reviewer)
-            self._desk.commit(uow)
+            uow.commit()
             return standing(uow, uow.requests.get(request_id))
 
     def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> Person:

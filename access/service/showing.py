@@ -69,5 +69,5 @@ class Showing:
             grants = [grant for grant in uow.grants.of(request_id) if grant.state is GrantState.ACTIVE]
             if not grants:
                 raise RefusedError(f"No server of {request_id} is open yet. I tell you when one is.")
-            self._desk.commit(uow)
+            uow.commit()
         return Credentials(request=request, grants=grants, key=key, certificate=certificate)

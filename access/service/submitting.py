@@ -109,7 +109,7 @@ class Submitting:
                 uow.outbox.add(parked.slack_user, text, at=now)
                 uow.record(_of_parked(Kind.REQUEST_UNPARKED, parked, now, "nobody signed in"))
             if lapsed:
-                self._desk.commit(uow)
+                uow.commit()
 
     def cancel(self, caller: Caller, request_id: str) -> AccessRequest:
         """Take a pending request back; raises NotFoundError, RefusedError or AlreadyDecidedError."""
@@ -128,7 +128,7 @@ class Submitting:
             cancelled = lifecycle.decide(request, RequestState.CANCELLED, at=now)
             uow.requests.save(cancelled)
             uow.record(by_person(Kind.REQUEST_CANCELLED, person, at=now, request_id=request_id))
-            self._desk.commit(uow)
+            uow.commit()
         return cancelled
 
     def own(self, caller: Caller) -> list[Standing]:
@@ -164,7 +164,7 @@ class Submitting:
         claim(uow, caller, subject="", at=now)
         uow.sign_ins.park(parked)
         uow.record(_of_parked(Kind.REQUEST_PARKED, parked, now, "no live link"))
-        self._desk.commit(uow)
+        uow.commit()
         return Parked(parked=parked, linked_at=link.linked_at if link else None)
 
     def _unpark(self, parked: ParkedRequest) -> Unparked:
@@ -190,7 +190,7 @@ class Submitting:
             uow.sign_ins.unpark(parked.id)
             uow.outbox.add(parked.slack_user, f"I could not send your request: {error.sentence}", at=now)
             uow.record(_of_parked(Kind.REQUEST_UNPARKED, parked, now, error.sentence))
-            self._desk.commit(uow)
+            uow.commit()
 
     def _file(self, uow: UnitOfWork, caller: Caller, submission: Submission, person: Person) -> Submitted:
         now, duration = self._desk.clock(), self._duration(submission)
@@ -220,7 +220,7 @@ class Submitting:
         claim(uow, caller, subject=request.id, at=now)
         uow.requests.add(request)
         uow.record(by_person(Kind.REQUEST_SUBMITTED, person, at=now, request_id=request.id, details=_asked(request)))
-        self._desk.commit(uow)
+        uow.commit()
         return Submitted(request=request, reason=decision.reason)
 
     def _resolve(self, words: Sequence[str]) -> list[Server]:

@@ -1,11 +1,14 @@
 """What the documents' answers mean for a grant."""
 
+import logging
 from datetime import datetime
 
 from access.model import AccessRequest, Grant
 from access.steps import Done, Failed, Step
 from provisioning.framing import Created, FramingError, Removed, parse_create, parse_remove
 from provisioning.refusals import Refused
+
+_log = logging.getLogger(__name__)
 
 
 def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
@@ -16,7 +19,7 @@ def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
         return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
     match created:
         case Refused():
-            return Failed(reason=f"{grant.server.name}: {created.sentence}", retryable=created.retryable)
+            return _refused(grant, created)
         case Created():
             if request.expires_at is None or created.not_after > request.expires_at:
                 return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
@@ -37,10 +40,16 @@ def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
         return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
     match removed:
         case Refused():
-            return Failed(reason=f"{grant.server.name}: {removed.sentence}", retryable=removed.retryable)
+            return _refused(grant, removed)
         case Removed():
             had_root = removed.had_sudo or request.terms.rights.sudo
             return Done(details=_proof(removed, had_root=had_root))
+
+
+def _refused(grant: Grant, refused: Refused) -> Failed:
+    # What a tool on the server said is for whoever runs Passport; framing has kept it to a small alphabet.
+    _log.warning("%s on %s: %s %s", grant.id, grant.server.key, refused.code, refused.detail)
+    return Failed(reason=f"{grant.server.name}: {refused.sentence}", retryable=refused.retryable)
 
 
 def _proof(removed: Removed, *, had_root: bool) -> dict[str, str]:

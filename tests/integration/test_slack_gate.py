@@ -132,6 +132,11 @@ class TestMembers:
         with on.slack.faults.down():
             assert "You have no open request." in on.say("list").plain
 
+    def test_a_lost_answer_is_not_asked_for_again_before_the_ack(self, on: Stage) -> None:
+        on.slack.faults.drop_answer("users.info", times=None)
+        assert "Slack does not tell me who you are" in on.say("help").plain
+        assert on.methods() == ["users.info"]
+
     def test_a_profile_is_read_fresh(self, on: Stage) -> None:
         found = on.surface.members.profile(ANA.user_id)
         assert (found.name, found.display, found.email, found.tz) == (

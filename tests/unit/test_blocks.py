@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handlers import blocks, ids
@@ -19,6 +19,7 @@ texts = st.text(max_size=4000)
 
 
 @given(texts)
+@example("<!channel> <@U0BEN> <http://x.example|*x*>")
 @settings(max_examples=60)
 def test_a_sentence_is_always_shown_and_never_obeyed(text: str) -> None:
     reply = Reply.plain(text, blocks.sign_in_button("https://passport.example.com/link/x"))
