@@ -19,6 +19,7 @@ check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
 	@$(BIN)/pytest tests/unit --quiet
 

@@ -33,7 +33,7 @@ class RefusalCode(StrEnum):
 
 
 SENTENCES: Mapping[RefusalCode, str] = {
-    RefusalCode.ACCOUNT: "The server could not make the user. Its own message is in the audit log.",
+    RefusalCode.ACCOUNT: "The server could not make the user. Its own message is in Passport's log.",
     RefusalCode.AFTER_END: "The command reached the server after the end of the request. Nothing was made. "
     "If the request is not over, the server's clock is wrong.",
     RefusalCode.DENY_USERS: "The server's sshd denies this user by DenyUsers or DenyGroups. "

@@ -53,6 +53,17 @@ def live_link(uow: UnitOfWork, caller: Caller, *, now: datetime) -> tuple[Person
     return uow.people.get(link.person_id), link
 
 
+def known_person(uow: UnitOfWork, caller: Caller) -> Person:
+    """Whoever once linked, even if the sign-in has run out: to want less access is always fine.
+
+    Raises SignInNeededError.
+    """
+    link = uow.people.link_of(caller.slack_user)
+    if link is None:
+        raise SignInNeededError(SIGN_IN)
+    return uow.people.get(link.person_id)
+
+
 def claim(uow: UnitOfWork, caller: Caller, *, subject: str, at: datetime) -> None:
     """Make sure that this delivery counts once; raises DuplicateDeliveryError."""
     if caller.delivery:

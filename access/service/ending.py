@@ -6,7 +6,7 @@ from access.errors import AlreadyDecidedError, InvalidInputError
 from access.model import AccessRequest, EndCause, GrantState, Person, RequestState
 from access.policy import decide_end
 from access.ports import UnitOfWork
-from access.service.desk import Caller, Desk, by_person, claim, live_link
+from access.service.desk import Caller, Desk, by_person, claim, known_person, live_link
 from access.service.submitting import check_reason
 
 _RUNNING = (RequestState.APPROVED, RequestState.ACTIVE)
@@ -25,7 +25,7 @@ class Ending:
         """
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
-            person = self._requester(uow, caller)
+            person = known_person(uow, caller)
             request = uow.requests.get(request_id or self._only_running(uow, person), lock=True)
             claim(uow, caller, subject=request.id, at=now)
             if not person.is_same_human(request.person_id, request.person_email):
@@ -52,11 +52,6 @@ class Ending:
                 event = by_person(Kind.REFUSED, person, at=now, request_id=request.id, details=details)
                 self._desk.refuse(uow, event, decision.reason)
             return self._end(uow, request, person, EndCause.REVOKED, f"{person.name} revoked it: {reason.strip()}")
-
-    def _requester(self, uow: UnitOfWork, caller: Caller) -> Person:
-        """Whoever once linked may give access back, even after the sign-in ran out: less access is always fine."""
-        link = uow.people.link_of(caller.slack_user)
-        return uow.people.get(link.person_id) if link else live_link(uow, caller, now=self._desk.clock())[0]
 
     def _only_running(self, uow: UnitOfWork, person: Person) -> str:
         running = uow.requests.find(person_id=person.id, states=_RUNNING)

@@ -70,7 +70,7 @@ class Reviewing:
         if not decision.allowed:
             details = {"reason": decision.reason, "act": "review"}
             event = by_person(Kind.REFUSED, reviewer, at=now, request_id=request.id, details=details)
-            self._desk.refuse(uow, event, f"Not approved: {decision.reason[0].lower()}{decision.reason[1:]}")
+            self._desk.refuse(uow, event, f"Not counted: {decision.reason[0].lower()}{decision.reason[1:]}")
         reviews = uow.reviews.of(request.id)
         if request.state is not RequestState.PENDING or request.lapses_at <= now:
             raise AlreadyDecidedError(decided_words(request, reviews))

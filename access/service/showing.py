@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from access.audit import Kind
-from access.errors import AlreadyDecidedError, NotFoundError, RefusedError
+from access.errors import AlreadyDecidedError, NotFoundError
 from access.model import AccessRequest, Grant, GrantState, RequestState, SshKey
 from access.ports import Certificate, CertificateAuthority
 from access.service.desk import Caller, Desk, by_person, claim, live_link
@@ -48,6 +48,9 @@ class Showing:
                 )
             if request.state is not RequestState.ACTIVE or request.expires_at is None or request.expires_at <= now:
                 raise AlreadyDecidedError(f"{request_id} is not active. Ask anew: /passport request")
+            grants = [grant for grant in uow.grants.of(request_id) if grant.state is GrantState.ACTIVE]
+            if not grants:
+                raise NotFoundError(f"No server of {request_id} is open now. I tell you when one is.")
             keys = uow.people.keys_of(person.id)
             if not keys:
                 raise NotFoundError("Register your public key first: /passport key add ssh-ed25519 AAAA…")
@@ -66,8 +69,5 @@ class Showing:
             )
             details = {"serial": str(serial), "fingerprint": key.fingerprint}
             uow.record(by_person(Kind.CREDENTIALS_SHOWN, person, at=now, request_id=request_id, details=details))
-            grants = [grant for grant in uow.grants.of(request_id) if grant.state is GrantState.ACTIVE]
-            if not grants:
-                raise RefusedError(f"No server of {request_id} is open yet. I tell you when one is.")
             uow.commit()
         return Credentials(request=request, grants=grants, key=key, certificate=certificate)

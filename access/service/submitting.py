@@ -29,11 +29,12 @@ from access.model import (
 )
 from access.policy import decide_end, decide_submission
 from access.ports import UnitOfWork
-from access.service.desk import Caller, Desk, by_person, claim, live_link
+from access.service.desk import Caller, Desk, by_person, claim, known_person, live_link
 from access.words import duration_words, join_words
 
 REASON_LENGTH = 1000
 PARKED_LIFETIME = timedelta(hours=1)
+MOST_PARKED = 5  # of one Slack user: nobody has said yet who that is
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +116,7 @@ class Submitting:
         """Take a pending request back; raises NotFoundError, RefusedError or AlreadyDecidedError."""
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
-            person, _ = live_link(uow, caller, now=now)
+            person = known_person(uow, caller)
             request = uow.requests.get(request_id, lock=True)
             claim(uow, caller, subject=request_id, at=now)
             if not person.is_same_human(request.person_id, request.person_email):
@@ -162,6 +163,8 @@ class Submitting:
             lapses_at=now + PARKED_LIFETIME,
         )
         claim(uow, caller, subject="", at=now)
+        if len(uow.sign_ins.parked_of(caller.slack_user)) >= MOST_PARKED:
+            raise RefusedError(f"{MOST_PARKED} of your requests wait for your sign-in already. Type /passport link.")
         uow.sign_ins.park(parked)
         uow.record(_of_parked(Kind.REQUEST_PARKED, parked, now, "no live link"))
         uow.commit()

@@ -26,7 +26,7 @@ from sandbox.aws.systems_manager import SystemsManager
 
 HOME_ACCOUNT = "111111111111"
 HOME_REGION = "eu-west-1"
-IMAGE = "ami-12c6146b"
+IMAGES = {"Linux": "ami-04681a1dbd79675a5", "Windows": "ami-12c6146b"}  # of those that moto knows; EC2 tells by them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ class AwsDouble:
         account, region = account or self.account, region or self.region
         pairs = [{"Key": key, "Value": value} for key, value in {"Name": name, **(tags or {})}.items()]
         ran = self._ec2(account, region).run_instances(
-            ImageId=IMAGE,
+            ImageId=IMAGES.get(platform, IMAGES["Linux"]),
             MinCount=1,
             MaxCount=1,
             TagSpecifications=[{"ResourceType": "instance", "Tags": pairs}],

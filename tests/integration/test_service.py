@@ -192,6 +192,13 @@ class TestSubmitting:
                 "I could not send your request: I know no server no-such. Check the name."
             ]
 
+    def test_a_slack_user_can_park_only_so_many(self, world: World) -> None:
+        words = Submission(servers=("web-1",), reason="x")
+        for _ in range(5):
+            world.submitting.submit(Caller(slack_user=CLEO), words)
+        with pytest.raises(RefusedError, match="wait for your sign-in already"):
+            world.submitting.submit(Caller(slack_user=CLEO), words)
+
     def test_a_parked_request_lapses_with_a_word(self, world: World) -> None:
         world.submitting.submit(Caller(slack_user=CLEO), Submission(servers=("web-1",), reason="x"))
         world.clock.forward(minutes=61)

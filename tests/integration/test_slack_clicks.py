@@ -64,7 +64,7 @@ class TestReview:
         for action_id in (ids.REVIEW_APPROVE, ids.REVIEW_DENY):
             on.press(on.card(request.id, action_id), action_id, ANA.user_id)
         said = on.told(ANA.user_id, 2)
-        assert all(words.startswith("Not approved: you cannot review your own request.") for words in said)
+        assert all(words.startswith("Not counted: you cannot review your own request.") for words in said)
         assert on.slack.person(ANA.user_id).view() is None
         assert Kind.REFUSED in on.world.kinds(request.id)
 
