@@ -36,8 +36,8 @@ $(READY): requirements-dev.lock pyproject.toml sandbox/prepare.sh
 	@mkdir -p build
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@echo "Installing Python packages into $(VENV) (once, about a minute) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:
