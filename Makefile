@@ -12,8 +12,9 @@ COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-ex
 demo: $(READY)
 	@$(BIN)/python -m sandbox demo
 
+# Three workers on two cores: tests that boot real servers mostly wait.
 test: $(READY)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

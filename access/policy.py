@@ -127,14 +127,19 @@ def _decide_duration(policy: Policy, rule: Rule, duration: timedelta) -> Decisio
 def decide_review(policy: Policy, request: AccessRequest, reviewer: Person, *, now: datetime) -> Decision:
     """Whether this person may decide on this request at all; the state is the service's to check."""
     if reviewer.is_same_human(request.person_id, request.person_email):
-        reason = f"You cannot review your own request. Any other member of {_reviewers(request.terms)} can."
-        return Decision(allowed=False, reason=reason)
+        return own_request(request)
     if stale := stale_groups(policy, reviewer, now=now):
         return Decision(allowed=False, reason=stale)
     if not reviewer.groups & request.terms.reviewers:
         reason = f"Rule {request.terms.rule} wants someone of {_reviewers(request.terms)}; you are not."
         return Decision(allowed=False, reason=reason)
     return Decision(allowed=True, reason=f"Member of {_reviewers(request.terms)}.")
+
+
+def own_request(request: AccessRequest) -> Decision:
+    """Nobody decides on what they asked for."""
+    reason = f"You cannot review your own request. Any other member of {_reviewers(request.terms)} can."
+    return Decision(allowed=False, reason=reason)
 
 
 def decide_end(policy: Policy, request: AccessRequest, person: Person, *, now: datetime) -> Decision:

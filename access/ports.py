@@ -112,7 +112,13 @@ class Requests(Protocol):
         """The request, its row locked until the end of the unit of work if asked; raises NotFoundError."""
         ...
 
+    def get_all(self, request_ids: Sequence[str], *, lock: bool = False) -> Sequence[AccessRequest]:
+        """Each of these requests, in their order, their rows locked if asked; raises NotFoundError."""
+        ...
+
     def save(self, request: AccessRequest) -> None: ...
+
+    def save_all(self, requests: Sequence[AccessRequest]) -> None: ...
 
     def find(
         self, *, person_id: str | None = None, states: Sequence[RequestState] = (), limit: int = 50
@@ -130,8 +136,8 @@ class Requests(Protocol):
         """
         ...
 
-    def release(self, request_id: str, *, owner: str) -> None:
-        """Give the lease back."""
+    def release(self, *request_ids: str, owner: str) -> None:
+        """Give the leases back."""
         ...
 
     def release_all(self, *, owner: str) -> int:
@@ -156,7 +162,13 @@ class Grants(Protocol):
         """In the order of their ids."""
         ...
 
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Grant]]:
+        """The grants of each of these requests that has any, by its id; in the order of theirs."""
+        ...
+
     def save(self, grant: Grant) -> None: ...
+
+    def save_all(self, grants: Sequence[Grant]) -> None: ...
 
 
 class Reviews(Protocol):
@@ -183,7 +195,10 @@ class People(Protocol):
         ...
 
     def groups_read_before(self, instant: datetime, *, linked_at: datetime, limit: int) -> Sequence[Person]:
-        """Persons with a link alive at ``linked_at`` whose groups were read before the instant, oldest first."""
+        """Persons whose groups were read before the instant, oldest first.
+
+        Only those with a link alive at ``linked_at``, or with a request that is pending, approved or active.
+        """
         ...
 
     def link_of(self, slack_user: SlackUser) -> Link | None:

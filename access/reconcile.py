@@ -1,47 +1,32 @@
 """The loop that makes the world agree with the database. Only this changes servers.
 
-A piece of work is three short transactions around one act: move what time has moved, act outside of any, then
-reload under the row's lock, merge and record. A process that dies between any two lines resumes from what is saved.
+A piece of work is a few short transactions around its acts: look; act outside of any; then reload under the rows'
+locks, merge and record, with what time has moved. A process that dies between any two lines resumes from what is
+saved. Many requests that are due together share their transactions, in which most of the time would go.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from access import lifecycle
+from access.about import about
+from access.acting import Acted, Acting
 from access.audit import Kind
-from access.errors import PassportError
-from access.model import AccessRequest, AccountName, EndCause, Grant, GrantState, RequestState, RouteName
-from access.policy import Policy, changed_tags
+from access.errors import PassportError, UnavailableError
+from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName
+from access.policy import Policy
 from access.ports import Account, Clock, Inventory, Route, Store, UnitOfWork
-from access.recording import (
-    MOVING,
-    RUNNING,
-    axis_of,
-    backoff,
-    begin_end,
-    event,
-    is_due,
-    merge,
-    save,
-    settle,
-    with_problem,
-)
+from access.recording import Case, backoff, ending, event, merge, moved_by_time, save_changes, settle, with_problem
 from access.steps import Done, Failed, Step
 
 _log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=2)
 MOST_ROUNDS = 20  # of one claim; the next claim goes on
+LONGEST_ROUND = timedelta(seconds=10)  # then what nobody has acted on is given back: the lease must outlast a round
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Acted:
-    """What an act found: steps by grant id, or why the request cannot start."""
-
-    steps: Mapping[str, Step]
-    start: Step | None = None  # for a request that is to start: Done, or Failed
+Observe = Callable[[AccessRequest, AccessRequest], None]  # a request before and after a round
 
 
 class Reconciler:
@@ -57,14 +42,15 @@ class Reconciler:
         accounts: Mapping[AccountName, Account],
         clock: Clock,
         owner: str,
+        observe: Observe = lambda _before, _after: None,
     ) -> None:
         self._store = store
         self._policy = policy
-        self._inventory = inventory
-        self._routes = routes
-        self._accounts = accounts
+        self._acting = Acting(policy=policy, inventory=inventory, routes=routes, accounts=accounts, clock=clock)
         self._clock = clock
         self._owner = owner
+        self._observe = observe
+        self._kept_leases: set[str] = set()  # that could not be given back
 
     def reclaim(self) -> int:
         """At start: take back what this very instance had leased when it died."""
@@ -75,12 +61,15 @@ class Reconciler:
 
     def claim(self, limit: int, *, removals_only: bool) -> Sequence[str]:
         """Lease up to ``limit`` due requests, those to end first."""
-        now = self._clock()
+        now, kept = self._clock(), tuple(self._kept_leases)
         with self._store.unit_of_work() as uow:
+            uow.requests.release(*kept, owner=self._owner)
             claimed = uow.requests.claim_due(
                 now, owner=self._owner, lease_until=now + LEASE, limit=limit, removals_only=removals_only
             )
+            pass
             uow.commit()
+        self._kept_leases.difference_update(kept, claimed)
         return claimed
 
     def next_due_at(self) -> datetime | None:
@@ -88,103 +77,125 @@ class Reconciler:
         with self._store.unit_of_work(read_only=True) as uow:
             return uow.requests.next_due_at()
 
-    def work(self, request_id: str) -> None:
-        """Bring one claimed request as far as it goes without waiting, and give its lease back."""
+    def work(self, *request_ids: str) -> None:
+        """Bring claimed requests as far as they go without waiting, and give their leases back.
+
+        What breaks one of several must not stop the others, so each then goes alone. What nobody foresaw would
+        break again at once: then the lease stays, so that others have their turn until it runs out.
+        """
+        held = dict.fromkeys(request_ids)
+        with about(" ".join(request_ids) if len(request_ids) == 1 else ""):
+            try:
+                self._go_on(held)
+            except UnavailableError:
+                self._give_back(held)
+                raise
+            except Exception:
+                if len(request_ids) == 1:
+                    raise
+                _log.warning("One of %s breaks the work on all; each goes alone", ", ".join(held))
+                self._each_alone(held)
+            else:
+                self._give_back(held)
+
+    def _each_alone(self, request_ids: Iterable[str]) -> None:
+        for request_id in request_ids:
+            try:
+                self.work(request_id)
+            except UnavailableError:
+                raise
+            except Exception:  # noqa: BLE001 - see work
+                _log.exception("%s: a piece of work failed and will be tried again", request_id)
+
+    def _give_back(self, request_ids: Iterable[str]) -> None:
+        """End the leases; what a lost database keeps from it, the next claim does: nobody waits until they run out."""
+        if not request_ids:
+            return
         try:
-            for _ in range(MOST_ROUNDS):
-                if not self._round(request_id):
-                    return
-        finally:
             with self._store.unit_of_work() as uow:
-                uow.requests.release(request_id, owner=self._owner)
+                uow.requests.release(*request_ids, owner=self._owner)
                 uow.commit()
+        except PassportError:
+            self._kept_leases.update(request_ids)
+            raise
 
-    def _round(self, request_id: str) -> bool:
-        """One act; whether another can follow at once."""
-        request, grants = self._begin(request_id)
-        if request.due_at is None or request.due_at > self._clock():
-            return False
-        acted = self._act(request, grants)
-        request = self._record(request_id, {grant.id: grant for grant in grants}, acted)
-        return request.due_at is not None and request.due_at <= self._clock()
+    def _go_on(self, held: dict[str, None]) -> None:
+        """Round after round, until nothing is due; whose lease has ended is no longer held."""
+        cases = self._look(held)
+        for _ in range(MOST_ROUNDS):
+            acted = self._act(cases)
+            if not acted:
+                return
+            cases = self._record(acted, held)
 
-    def _begin(self, request_id: str) -> tuple[AccessRequest, Sequence[Grant]]:
-        """Move what time alone moves."""
+    def _look(self, request_ids: Iterable[str]) -> list[Case]:
+        with self._store.unit_of_work(read_only=True) as uow:
+            return self._load(uow, request_ids)
+
+    def _load(self, uow: UnitOfWork, request_ids: Iterable[str], *, lock: bool = False) -> list[Case]:
+        requests = uow.requests.get_all(list(request_ids), lock=lock)
+        grants = uow.grants.of_all([request.id for request in requests])
+        return [Case(request=request, grants=tuple(grants.get(request.id, ()))) for request in requests]
+
+    def _act(self, cases: Sequence[Case]) -> list[tuple[Case, Acted]]:
+        """Act on what is due, for as long as a round may take."""
+        began, acted = self._clock(), list[tuple[Case, Acted]]()
+        for case in cases:
+            now = self._clock()
+            if _is_due(case, now) and now - began < LONGEST_ROUND:
+                with about(case.request.id):
+                    acted.append((case, self._acting.act(case)))
+        return acted
+
+    def _record(self, acted: Sequence[tuple[Case, Acted]], held: dict[str, None]) -> list[Case]:
+        """Record a round and end the leases of what is done with; the cases of which another can follow at once."""
         now = self._clock()
         with self._store.unit_of_work() as uow:
-            request = uow.requests.get(request_id, lock=True)
-            if request.state is RequestState.PENDING and request.lapses_at <= now:
-                request = lifecycle.decide(request, RequestState.LAPSED, at=now)
-                save(uow, request, event(Kind.REQUEST_LAPSED, request, now))
-                uow.commit()
-            elif request.state in RUNNING and request.expires_at and request.expires_at <= now:
-                request = begin_end(uow, request, EndCause.EXPIRED, "its time was up", now)
-                uow.commit()
-            return request, uow.grants.of(request_id)
-
-    def _act(self, request: AccessRequest, grants: Sequence[Grant]) -> Acted:
-        if request.state is RequestState.APPROVED and request.expires_at is None:
-            return Acted(steps={}, start=self._may_start(request))
-        now, steps = self._clock(), dict[str, Step]()
-        for state in reversed(MOVING):  # removals first
-            due = [grant for grant in grants if grant.state is state and is_due(grant, now)]
-            for axis in ("route", "account"):
-                chosen = [grant for grant in due if axis_of(grant) == axis]
-                if chosen:
-                    steps.update(self._call(axis, state, request, chosen))
-        return Acted(steps=steps)
-
-    def _call(
-        self, axis: str, state: GrantState, request: AccessRequest, grants: Sequence[Grant]
-    ) -> Mapping[str, Step]:
-        adapter: Route | Account = self._routes[request.route] if axis == "route" else self._accounts[request.account]
-        operation = adapter.provision if state is GrantState.PROVISIONING else adapter.remove
-        silent = Failed(reason="Something broke on Passport's side.", retryable=True)
-        try:
-            steps = operation(request, grants)
-            return {grant.id: steps.get(grant.id, silent) for grant in grants}
-        except Exception as error:  # noqa: BLE001 - one poisoned request must not stop the others, nor be forgotten
-            _log.exception("%s: %s of %s failed", request.id, operation.__qualname__, [grant.id for grant in grants])
-            failed = Failed(reason=error.sentence, retryable=True) if isinstance(error, PassportError) else silent
-            return {grant.id: failed for grant in grants}
-
-    def _may_start(self, request: AccessRequest) -> Step:
-        """Read again what policy looked at; a change since submission stops the request."""
-        try:
-            current = self._inventory.read_again(request.servers)
-        except PassportError as error:
-            return Failed(reason=error.sentence, retryable=True)
-        changes = [changed_tags(self._policy, pinned, current.get(pinned.key)) for pinned in request.servers]
-        sentence = " ".join(change for change in changes if change)
-        return Failed(reason=sentence, retryable=False) if sentence else Done()
-
-    def _record(self, request_id: str, before: Mapping[str, Grant], acted: Acted) -> AccessRequest:
-        now = self._clock()
-        with self._store.unit_of_work() as uow:
-            request = uow.requests.get(request_id, lock=True)
-            grants = uow.grants.of(request_id)
-            if acted.start is not None:
-                request = self._start(uow, request, acted.start, now)
-            for grant in grants:
-                step = acted.steps.get(grant.id)
-                if step is not None and grant == before.get(grant.id):  # else somebody moved it: the step is history
-                    uow.grants.save(merge(uow, request, grant, step, now))
-            request = settle(uow, request, now, before.values())
-            uow.requests.save(request)
+            current = self._load(uow, [case.request.id for case, _ in acted], lock=True)
+            recorded = [
+                self._after(uow, case, before, found, now) for case, (before, found) in zip(current, acted, strict=True)
+            ]
+            save_changes(uow, current, recorded)
+            finished = [case.request.id for case in recorded if not _is_due(case, now)]
+            uow.requests.release(*finished, owner=self._owner)
             uow.commit()
-        return request
+        for request_id in finished:
+            del held[request_id]
+        for (before, _), case in zip(acted, recorded, strict=True):
+            self._observe(before.request, case.request)
+        return [case for case in recorded if case.request.id in held]
 
-    def _start(self, uow: UnitOfWork, request: AccessRequest, step: Step, now: datetime) -> AccessRequest:
+    def _after(self, uow: UnitOfWork, case: Case, before: Case, found: Acted, now: datetime) -> Case:
+        """The case after what its acts found, and after what time has moved."""
+        if found.start is not None:
+            case = self._start(uow, case, found.start, now)
+        known = {grant.id: grant for grant in before.grants}
+        grants = []
+        for grant in case.grants:
+            merged = grant
+            if grant == known.get(grant.id):  # else somebody moved it: the steps are history
+                for step in found.steps.get(grant.id, ()):
+                    merged = merge(uow, case.request, merged, step, now)
+            grants.append(merged)
+        case = settle(uow, replace(case, grants=tuple(grants)), now, before.grants)
+        return moved_by_time(uow, case, now)
+
+    def _start(self, uow: UnitOfWork, case: Case, step: Step, now: datetime) -> Case:
+        request = case.request
         if request.state is not RequestState.APPROVED or request.expires_at is not None:
-            return request
+            return case
         if isinstance(step, Done):
             started = replace(request, expires_at=now + request.duration, problem="", revision=request.revision + 1)
             uow.record(event(Kind.REQUEST_STARTED, started, now, expires_at=f"{started.expires_at:%Y-%m-%dT%H:%M:%SZ}"))
-            return started
+            return replace(case, request=started)
         if not isinstance(step, Failed):
-            return request
+            return case
         waited = now - (request.decided_at or now)
         if step.retryable and waited < self._policy.lapse_after:
             due_at = now + backoff(int(waited.total_seconds() // 10) + 1)
-            return replace(with_problem(request, step.reason), due_at=due_at)
-        return begin_end(uow, request, EndCause.FAILED, step.reason, now)
+            return replace(case, request=replace(with_problem(request, step.reason), due_at=due_at))
+        return ending(uow, case, EndCause.FAILED, step.reason, now)
+
+
+def _is_due(case: Case, now: datetime) -> bool:
+    return case.request.due_at is not None and case.request.due_at <= now

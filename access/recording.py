@@ -1,8 +1,9 @@
 """What a step means for its grant, and its grants for a request; every change with its event."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from access import lifecycle
 from access.audit import Event, Kind
@@ -13,6 +14,17 @@ from access.steps import Done, Failed, Step, Waiting
 PASSPORT = "passport"  # the actor of what nobody clicked
 RUNNING = (RequestState.APPROVED, RequestState.ACTIVE)
 MOVING = (GrantState.PROVISIONING, GrantState.REMOVING)
+AXES: Mapping[GrantState, tuple[str, str]] = MappingProxyType(
+    {GrantState.PROVISIONING: ("route", "account"), GrantState.REMOVING: ("account", "route")}
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A request with its grants."""
+
+    request: AccessRequest
+    grants: tuple[Grant, ...]
 
 
 def backoff(attempts: int) -> timedelta:
@@ -22,12 +34,50 @@ def backoff(attempts: int) -> timedelta:
 
 def begin_end(uow: UnitOfWork, request: AccessRequest, cause: EndCause, detail: str, now: datetime) -> AccessRequest:
     """Send the request and all its grants to their end."""
-    ending = lifecycle.begin_end(request, cause, detail, at=now)
-    for grant in uow.grants.of(request.id):
-        if grant.state in {GrantState.PROVISIONING, GrantState.ACTIVE}:
-            uow.grants.save(lifecycle.move_grant(grant, GrantState.REMOVING))
-    save(uow, ending, event(Kind.REQUEST_ENDING, ending, now, cause=cause.value, detail=detail))
-    return ending
+    case = Case(request=request, grants=tuple(uow.grants.of(request.id)))
+    ended = ending(uow, case, cause, detail, now)
+    save_changes(uow, [case], [ended])
+    return ended.request
+
+
+def ending(uow: UnitOfWork, case: Case, cause: EndCause, detail: str, now: datetime) -> Case:
+    """The case on its way to its end."""
+    request = lifecycle.begin_end(case.request, cause, detail, at=now)
+    grants = tuple(
+        lifecycle.move_grant(grant, GrantState.REMOVING)
+        if grant.state in {GrantState.PROVISIONING, GrantState.ACTIVE}
+        else grant
+        for grant in case.grants
+    )
+    uow.record(event(Kind.REQUEST_ENDING, request, now, cause=cause.value, detail=detail))
+    return Case(request=request, grants=grants)
+
+
+def is_over(request: AccessRequest, now: datetime) -> bool:
+    """Whether time alone moves the request: nobody decided, or its end has come."""
+    if request.state is RequestState.PENDING:
+        return request.lapses_at <= now
+    return request.state in RUNNING and request.expires_at is not None and request.expires_at <= now
+
+
+def moved_by_time(uow: UnitOfWork, case: Case, now: datetime) -> Case:
+    """The case after its time is over; the same while it is not."""
+    if not is_over(case.request, now):
+        return case
+    if case.request.state in RUNNING:
+        return ending(uow, case, EndCause.EXPIRED, "its time was up", now)
+    lapsed = lifecycle.decide(case.request, RequestState.LAPSED, at=now)
+    uow.record(event(Kind.REQUEST_LAPSED, lapsed, now))
+    return replace(case, request=lapsed)
+
+
+def save_changes(uow: UnitOfWork, before: Sequence[Case], now: Sequence[Case]) -> None:
+    """Save what differs, of many cases in few statements."""
+    pairs = list(zip(before, now, strict=True))
+    uow.requests.save_all([new.request for old, new in pairs if new.request != old.request])
+    uow.grants.save_all(
+        [new for was, is_ in pairs for old, new in zip(was.grants, is_.grants, strict=True) if new != old]
+    )
 
 
 def merge(uow: UnitOfWork, request: AccessRequest, grant: Grant, step: Step, now: datetime) -> Grant:
@@ -43,21 +93,28 @@ def merge(uow: UnitOfWork, request: AccessRequest, grant: Grant, step: Step, now
             return _fail(uow, request, grant, axis, step, now)
 
 
+def after(grant: Grant, step: Done) -> Grant:
+    """The grant with what the step found, and its axis done."""
+    found = {**step.details}
+    if grant.state is GrantState.PROVISIONING:
+        told = replace(grant, details={**grant.details, **found})
+    else:
+        told = replace(grant, proof={**grant.proof, **found})
+    return _with(told, axis_of(grant), Progress(done=True))
+
+
 def _with(grant: Grant, axis: str, progress: Progress) -> Grant:
     return replace(grant, route=progress) if axis == "route" else replace(grant, account=progress)
 
 
 def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime) -> Grant:
-    finished = Progress(done=True)
+    is_last = axis == AXES[grant.state][-1]
+    grant = after(grant, step)
+    if not is_last:
+        return grant
     if grant.state is GrantState.PROVISIONING:
-        grant = _with(replace(grant, details={**grant.details, **step.details}), axis, finished)
-        if axis == "route":
-            return grant
         uow.record(_grant_event(Kind.GRANT_ACTIVE, grant, now, _told(grant.details)))
         return lifecycle.move_grant(grant, GrantState.ACTIVE)
-    grant = _with(replace(grant, proof={**grant.proof, **step.details}), axis, finished)
-    if axis == "account":
-        return grant
     uow.record(_grant_event(Kind.GRANT_REMOVED, grant, now, grant.proof))
     return lifecycle.move_grant(grant, GrantState.REMOVED)
 
@@ -75,20 +132,21 @@ def _fail(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step
     return _with(grant, axis, failed)
 
 
-def settle(uow: UnitOfWork, request: AccessRequest, now: datetime, before: Iterable[Grant]) -> AccessRequest:
+def settle(uow: UnitOfWork, case: Case, now: datetime, before: Iterable[Grant]) -> Case:
     """The request as its grants make it, with the instant at which it is due next."""
-    grants = uow.grants.of(request.id)
-    states = {grant.state for grant in grants}
+    request, states = case.request, {grant.state for grant in case.grants}
     if request.state is RequestState.APPROVED and GrantState.ACTIVE in states:
         request = lifecycle.move(request, RequestState.ACTIVE, due_at=None)
         uow.record(event(Kind.REQUEST_ACTIVE, request, now))
     if request.state in RUNNING and request.expires_at and states <= {GrantState.REMOVING, GrantState.REMOVED}:
-        outcomes = " ".join(dict.fromkeys(grant.outcome for grant in grants if grant.outcome))
-        request = begin_end(uow, request, EndCause.FAILED, outcomes or "no server could be opened", now)
+        outcomes = " ".join(dict.fromkeys(grant.outcome for grant in case.grants if grant.outcome))
+        failed = replace(case, request=request)
+        request = ending(uow, failed, EndCause.FAILED, outcomes or "no server could be opened", now).request
     if request.state is RequestState.ENDING and states <= {GrantState.REMOVED}:
         request = lifecycle.end(request, at=now)
         uow.record(event(Kind.REQUEST_ENDED, request, now, cause=str(request.cause), detail=request.cause_detail))
-    return _show(replace(request, due_at=_due_at(request, grants, now)), before, grants)
+    due_at = _due_at(request, case.grants, now)
+    return replace(case, request=_show(replace(request, due_at=due_at), before, case.grants))
 
 
 def _due_at(request: AccessRequest, grants: Sequence[Grant], now: datetime) -> datetime | None:
@@ -116,7 +174,7 @@ def _show(request: AccessRequest, before: Iterable[Grant], grants: Sequence[Gran
 
 def axis_of(grant: Grant) -> str:
     """What is next: a route before its account, and the other way round when it ends."""
-    first, second = ("route", "account") if grant.state is GrantState.PROVISIONING else ("account", "route")
+    first, second = AXES.get(grant.state, ("account", "route"))
     return second if getattr(grant, first).done else first
 
 

@@ -1,16 +1,20 @@
-"""The command line: ``passport serve | migrate | documents | audit``."""
+"""The command line: ``passport serve | migrate | doctor | documents | audit``."""
 
 import argparse
 import json
-import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from access.audit import Head, as_json, verify
 from access.errors import PassportError
+from access.ports import AuditLog
+from bot import logs
 from bot import settings as settings_module
-from bot.settings import Settings
+from bot.settings import Settings, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("serve", help="answer Slack and keep the servers in line").set_defaults(run=_serve)
     commands.add_parser("migrate", help="bring the database up to date").set_defaults(run=_migrate)
+    doctor = commands.add_parser("doctor", help="look at everything that Passport stands on")
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON Lines")
+    doctor.set_defaults(run=_doctor)
     documents = commands.add_parser("documents", help="Passport's Systems Manager documents")
     documents.add_argument("act", choices=["publish", "check", "show"])
     documents.set_defaults(run=_documents)
@@ -56,6 +63,16 @@ def _migrate(_: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from bot.doctor import examine
+
+    status = 0
+    for finding in examine(_load):
+        status = 1 if finding.is_wrong else status
+        print(json.dumps(finding.as_json()) if options.json else finding.line, flush=True)
+    return status
+
+
 def _documents(options: argparse.Namespace) -> int:
     from bot.documents import check, publish, show
 
@@ -63,30 +80,22 @@ def _documents(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from bot.wiring import open_store
-
-    store = open_store(_load(), exclusive=False)
-    target = options.output.open("w", encoding="utf-8") if options.output else sys.stdout
     count = 0
-    try:
-        with store.unit_of_work() as uow:
-            for found in uow.audit.all():
-                target.write(json.dumps(as_json(found), ensure_ascii=True) + "\n")
-                count += 1
-    finally:
-        if options.output:
-            target.close()
+    with _audit_log() as log, _output(options.output) as target:
+        for found in log.all():
+            target.write(json.dumps(as_json(found), ensure_ascii=True) + "\n")
+            count += 1
     print(f"Wrote {count} events.", file=sys.stderr)
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from bot.wiring import open_store
-
-    store = open_store(_load(), exclusive=False)
-    with store.unit_of_work() as uow:
-        findings = verify(uow.audit.all(), witness=options.head)
-        head = uow.audit.head()
+    with _audit_log() as log:
+        head = log.head()  # first: on PostgreSQL a running server adds events meanwhile
+        findings = verify(log.all(), witness=options.head)
+        last = log.after(head.sequence - 1, 1)
+    if head != Head() and [found.hash for found in last] != [head.hash]:
+        findings.append(f"The log's own head is event {head.sequence}, which is not there: the end is cut off.")
     for finding in findings:
         print(finding)
     if findings:
@@ -95,6 +104,36 @@ def _verify(options: argparse.Namespace) -> int:
     against = f", and holds what the channel saw at event {options.head.sequence}" if options.head else ""
     print(f"The audit log is whole: {head.sequence} events{against}. Head {head.sequence}:{head.hash}")
     return 0
+
+
+@contextmanager
+def _audit_log() -> Iterator[AuditLog]:
+    """The log of a migrated database, read in one transaction that no running server waits for."""
+    from bot.wiring import open_store
+    from storage.migrations import check
+
+    settings = _load()
+    check(settings.database_url)
+    store = open_store(settings, exclusive=False)
+    try:
+        with store.unit_of_work(read_only=True) as uow:
+            yield uow.audit
+    finally:
+        store.close()
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that only its owner can read: the log names people. Raises SettingsError."""
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None
+    with os.fdopen(target, "w", encoding="utf-8") as file:
+        yield file
 
 
 def _head(text: str) -> Head:
@@ -107,7 +146,5 @@ def _head(text: str) -> Head:
 
 def _load() -> Settings:
     settings = settings_module.load()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("botocore", "boto3", "urllib3", "slack_sdk", "slack_bolt", "apscheduler", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)  # their DEBUG holds tokens and bodies
+    logs.configure(level=settings.log_level, style=settings.log_format, secrets=logs.secrets_of(settings))
     return settings

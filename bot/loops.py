@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from typing import ParamSpec, Protocol, TypeVar
 
 from access.ports import Clock
 from access.reconcile import Reconciler
@@ -13,16 +14,34 @@ _log = logging.getLogger(__name__)
 
 IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does not wake this one
 AFTER_TROUBLE = timedelta(seconds=2)
+REST = timedelta(milliseconds=10)  # of the reconciler, which every commit wakes
+MOST_TOGETHER = 16  # requests in one thread's piece of work: they share its transactions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Measure(Protocol):
+    """Makes of an act the same act, timed under a name."""
+
+    def __call__(self, loop: str, act: Callable[P, T], /) -> Callable[P, T]: ...
+
+
+def unmeasured(_loop: str, act: Callable[P, T], /) -> Callable[P, T]:
+    """The act as it is."""
+    return act
 
 
 class Loop:
     """One thread that takes a turn whenever it is woken, or when its last turn asked to be.
 
-    A wake-up during a turn is not lost: the event stays set and the next turn follows at once.
+    A wake-up during a turn is not lost: the event stays set and the next turn follows after the ``rest``, so that
+    a burst of wake-ups is one turn.
     """
 
-    def __init__(self, name: str, turn: Callable[[], timedelta | None]) -> None:
+    def __init__(self, name: str, turn: Callable[[], timedelta | None], *, rest: timedelta = timedelta()) -> None:
         self._turn = turn
+        self._rest = rest
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -48,10 +67,13 @@ class Loop:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while True:
             self._woken.clear()
+            if self._stopping.is_set():  # looked at after the line above, which may have wiped stop()'s wake-up out
+                return
             delay = self._take_turn()
-            self._woken.wait(min(delay, IDLE).total_seconds())
+            self._stopping.wait(self._rest.total_seconds())
+            self._woken.wait((min(delay, IDLE) - self._rest).total_seconds())
 
     def _take_turn(self) -> timedelta:
         try:
@@ -72,6 +94,7 @@ class ReconcilerTurns:
         clock: Clock,
         threads: int = 8,
         kept_for_removals: int = 3,
+        measure: Measure = unmeasured,
     ) -> None:
         self._reconciler = reconciler
         self._clock = clock
@@ -80,18 +103,24 @@ class ReconcilerTurns:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconcile")
         self._lock = threading.Lock()
         self._busy = 0
-        self.loop = Loop("reconciler", self.turn)
+        self._work = measure("work", reconciler.work)
+        self.loop = Loop("reconciler", measure("reconciler", self.turn), rest=REST)
 
     def turn(self) -> timedelta | None:
         """Hand out what is due; the delay until there may be more."""
+        delay = self._delay()
+        if delay is None or delay > timedelta():  # a look is cheaper than two claims that find nothing
+            return delay
         self._hand_out(self._free(0), removals_only=True)
         self._hand_out(self._free(self._kept), removals_only=False)
-        next_due = self._reconciler.next_due_at()
-        if next_due is None:
-            return None
         if self._free(self._kept) <= 0:  # a thread that gets free wakes the loop
             return IDLE
-        return max(next_due - self._clock(), timedelta())
+        return self._delay()
+
+    def _delay(self) -> timedelta | None:
+        """Until something is due; None when nothing ever will be."""
+        next_due = self._reconciler.next_due_at()
+        return None if next_due is None else max(next_due - self._clock(), timedelta())
 
     def stop(self) -> None:
         """Finish what is under way; nothing new begins."""
@@ -102,13 +131,15 @@ class ReconcilerTurns:
         with self._lock:
             return self._threads - kept - self._busy
 
-    def _hand_out(self, limit: int, *, removals_only: bool) -> None:
-        if limit <= 0:
+    def _hand_out(self, free: int, *, removals_only: bool) -> None:
+        """A pile for each free thread: of one request usually, of several when more are due than threads are free."""
+        if free <= 0:
             return
-        for request_id in self._reconciler.claim(limit, removals_only=removals_only):
+        claimed = self._reconciler.claim(free * MOST_TOGETHER, removals_only=removals_only)
+        for pile in filter(None, (claimed[first::free] for first in range(free))):
             with self._lock:
                 self._busy += 1
-            self._pool.submit(self._reconciler.work, request_id).add_done_callback(self._done)
+            self._pool.submit(self._work, *pile).add_done_callback(self._done)
 
     def _done(self, future: "Future[None]") -> None:
         with self._lock:

@@ -1,14 +1,19 @@
 """``passport serve``: one process with the web server, the reconciler, the feed and the background timers."""
 
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn
 
 import waitress
 from apscheduler.schedulers.background import BackgroundScheduler
+from pydantic import SecretStr
+from slack_bolt import App
 from slack_bolt.adapter.flask import SlackRequestHandler
 from slack_sdk import WebClient
 
@@ -25,9 +30,14 @@ from access.service.showing import Showing
 from access.service.submitting import Submitting
 from bot import wiring
 from bot.loops import Loop, ReconcilerTurns
-from bot.proxies import TrustedProxies
+from bot.metrics import CountedRefusals, Metrics
+from bot.proxies import WSGI, TrustedProxies
+from bot.scraping import MetricsServer
 from bot.settings import Settings, SettingsError
-from bot.web import Site, build_site
+from bot.signatures import SignedOnly
+from bot.sockets import Sockets
+from bot.values import host_and_port
+from bot.web import MOST_BYTES, Site, build_site
 from handlers.after_ack import AfterAck
 from handlers.app import build_app
 from handlers.feed import Feed
@@ -46,6 +56,7 @@ WEB_THREADS = 16
 INLINE_SECONDS = 2  # a Slack call before an ack: it has three seconds in all
 FEED_SECONDS = 10
 HOUSEKEEPING = timedelta(minutes=1)
+STOPPING = timedelta(seconds=10)  # as long as what is under way may take
 
 
 def serve(settings: Settings) -> int:
@@ -56,8 +67,27 @@ def serve(settings: Settings) -> int:
         passport.start()
         passport.answer()  # returns at SIGTERM or SIGINT
     finally:
-        passport.stop()
+        with _at_most(STOPPING):
+            passport.stop()
     return 0
+
+
+@contextmanager
+def _at_most(limit: timedelta) -> Iterator[None]:
+    """End the process when this takes longer: whatever is cut off resumes from the database at the next start."""
+
+    def give_up() -> None:
+        _log.warning("Something was still under way after %d s; the next start resumes it", limit.total_seconds())
+        logging.shutdown()
+        os._exit(0)
+
+    watch = threading.Timer(limit.total_seconds(), give_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def _exit(*_: object) -> NoReturn:
@@ -69,6 +99,8 @@ class Passport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._metrics = metrics = Metrics(wiring.now)
+        self._metrics_server: MetricsServer | None = None
         self._store = wiring.open_store(settings)
         if problem := wiring.check_database(self._store, settings):
             raise SettingsError(problem)
@@ -85,7 +117,12 @@ class Passport:
         )
         self._submitting = Submitting(desk)
         self._refreshing = Refreshing(desk, wiring.identity_stores(settings), every=settings.groups_refresh_every)
-        self._members = Members(_slack(settings, INLINE_SECONDS), team_id=settings.slack_team_id, clock=wiring.now)
+        self._members = Members(
+            _slack(settings, INLINE_SECONDS),
+            team_id=settings.slack_team_id,
+            clock=wiring.now,
+            refusals=CountedRefusals(metrics),
+        )
         owner = wiring.instance_name(settings)
         self._feed = Feed(
             self._store,
@@ -107,13 +144,18 @@ class Passport:
             self._store,
             policy=desk.policy,
             inventory=self._inventory,
-            routes={RouteName.SESSION_MANAGER: SessionManager()},
-            accounts={AccountName.SHORT_LIVED_USER: account},
+            routes={
+                RouteName.SESSION_MANAGER: metrics.measure_side("route", RouteName.SESSION_MANAGER, SessionManager())
+            },
+            accounts={
+                AccountName.SHORT_LIVED_USER: metrics.measure_side("account", AccountName.SHORT_LIVED_USER, account)
+            },
             clock=wiring.now,
             owner=owner,
+            observe=metrics.moved,
         )
-        self._turns = ReconcilerTurns(self._reconciler, clock=wiring.now)
-        self._feed_loop = Loop("feed", self._feed.run_once)
+        self._turns = ReconcilerTurns(self._reconciler, clock=wiring.now, measure=metrics.measure)
+        self._feed_loop = Loop("feed", metrics.measure("feed", self._feed.run_once))
         self._timers = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._after_ack = AfterAck()
         linking = Linking(desk)
@@ -134,13 +176,17 @@ class Passport:
             clock=wiring.now,
             team_id=settings.slack_team_id,
             public_url=settings.public_url,
-            signing_secret=settings.slack_signing_secret.get_secret_value(),
+            signing_secret=_revealed(settings.slack_signing_secret),
         )
+        app = build_app(surface)
+        self._sockets = _sockets(settings, app)
         site = build_site(
             Site(
                 public_url=settings.public_url,
                 providers=[provider.name for provider in settings.providers],
-                slack=SlackRequestHandler(build_app(surface)),
+                slack=None
+                if self._sockets
+                else SignedOnly(SlackRequestHandler(app), _revealed(settings.slack_signing_secret)),
                 service_provider=wiring.service_provider(settings),
                 linking=linking,
                 submitting=self._submitting,
@@ -148,28 +194,26 @@ class Passport:
                 is_ready=self._why_not_ready,
             )
         )
-        host, port = settings.address
-        # Forwarded headers are ours to judge (TrustedProxies), so waitress must leave them in place.
-        self._server = waitress.create_server(
-            TrustedProxies(site, settings.trusted_proxies),
-            host=host,
-            port=port,
-            threads=WEB_THREADS,
-            ident="",
-            clear_untrusted_proxy_headers=False,
-        )
+        metrics.watch_store(self._store)
+        metrics.watch_inventory(self._inventory.age)
+        if sockets := self._sockets:
+            metrics.watch_sockets(lambda: sockets.connected)
+        self._server = _listen(settings, metrics.measure_http(site))
 
     def start(self) -> None:
         """Take back this instance's leases, and start the loops and timers."""
         if taken := self._reconciler.reclaim():
             _log.info("took back %d pieces of work from before the restart", taken)
         self._store.on_commit(self._wake)
+        self._metrics_server = _serve_metrics(self._settings, self._metrics)
         self._turns.loop.start()
         self._feed_loop.start()
-        self._every(self._settings.inventory_every, self._inventory.refresh)
-        self._every(self._settings.groups_refresh_every, self._refreshing.run)
-        self._every(HOUSEKEEPING, self._keep_house)
+        self._every(self._settings.inventory_every, "inventory", self._refresh_inventory)
+        self._every(self._settings.groups_refresh_every, "groups", self._refreshing.run)
+        self._every(HOUSEKEEPING, "housekeeping", self._keep_house)
         self._timers.start()
+        if self._sockets:
+            self._sockets.start()
 
     def answer(self) -> None:
         """Serve HTTP until told to stop."""
@@ -179,11 +223,16 @@ class Passport:
     def stop(self) -> None:
         """Let what is under way finish; everything else is in the database."""
         self._server.close()
+        if self._sockets:
+            self._sockets.stop()
         if self._timers.running:
-            self._timers.shutdown(wait=False)
+            self._timers.shutdown(wait=True)
         self._turns.stop()
         self._feed_loop.stop()
         self._after_ack.close()
+        _quietly(self._reconciler.reclaim)()  # so that another replica goes on at once
+        if self._metrics_server is not None:
+            self._metrics_server.stop()
         self._store.close()
         _log.info("Passport has stopped")
 
@@ -191,9 +240,13 @@ class Passport:
         self._turns.loop.wake()
         self._feed_loop.wake()
 
-    def _every(self, interval: timedelta, act: Callable[[], object]) -> None:
+    def _every(self, interval: timedelta, name: str, act: Callable[[], object]) -> None:
         """Now and then; a timer that fails is logged and comes again."""
-        self._timers.add_job(_quietly(act), "interval", seconds=interval.total_seconds(), next_run_time=wiring.now())
+        run = _quietly(self._metrics.measure(name, act))
+        self._timers.add_job(run, "interval", seconds=interval.total_seconds(), next_run_time=wiring.now())
+
+    def _refresh_inventory(self) -> None:
+        self._metrics.servers(self._inventory.refresh().servers)
 
     def _keep_house(self) -> None:
         self._submitting.lapse_parked()
@@ -210,6 +263,51 @@ class Passport:
         if self._inventory.age() is None:
             return "The servers have not been listed yet. Try again in a moment."
         return ""
+
+
+def _listen(settings: Settings, site: WSGI) -> Any:
+    """The web server, listening; raises SettingsError."""
+    host, port = settings.address
+    try:
+        return waitress.create_server(
+            TrustedProxies(site, settings.trusted_proxies),
+            host=host,
+            port=port,
+            threads=WEB_THREADS,
+            ident="",
+            max_request_body_size=MOST_BYTES,  # waitress would keep a gigabyte before Flask sees the first byte
+            clear_untrusted_proxy_headers=False,  # they are ours to judge (TrustedProxies)
+        )
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"Passport cannot listen on {settings.listen}: {error}. See the setting listen.") from None
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics) -> MetricsServer | None:
+    """Prometheus's own listener, if it is asked for; raises SettingsError."""
+    if settings.metrics_listen is None:
+        return None
+    try:
+        return MetricsServer(metrics.registry, *host_and_port(settings.metrics_listen))
+    except OSError as error:
+        raise SettingsError(
+            f"Passport cannot listen on {settings.metrics_listen}: {error.strerror}. See the setting metrics_listen."
+        ) from None
+
+
+def _sockets(settings: Settings, app: App) -> Sockets | None:
+    """Socket Mode's connections, if it is asked for."""
+    if settings.slack_app_token is None:
+        return None
+    return Sockets(
+        app,
+        app_token=settings.slack_app_token.get_secret_value(),
+        client=_slack(settings, FEED_SECONDS),
+        connections=settings.slack_socket_connections,
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
 
 
 def _slack(settings: Settings, seconds: int) -> WebClient:

@@ -1,61 +1,56 @@
 """The settings: a TOML file and ``PASSPORT_…`` variables, which win. A wrong one stops the start with one line."""
 
-import ipaddress
 import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from access.errors import PassportError
 from access.model import Rights
 from access.policy import EVERYTHING, Policy, Rule
-from access.words import parse_duration
+from bot.values import (
+    ApiUrl,
+    AppToken,
+    BotToken,
+    Duration,
+    Listen,
+    Networks,
+    PublicUrl,
+    ScimUrl,
+    Secrets,
+    SigningSecret,
+    Words,
+    host_and_port,
+)
 
 CONFIG_VARIABLE = "PASSPORT_CONFIG"
 DEFAULT_CONFIG = "passport.toml"
+_PREFIX = "PASSPORT_"
 
 
 class SettingsError(PassportError):
     """A setting is wrong or missing; the sentence names it and says how to mend it."""
 
 
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_duration(value)
-    except ValueError:
-        raise ValueError(f'write a duration like "30m", "2h" or "1h30m", not {value!r}') from None
-
-
-def _words(value: object) -> object:
-    """A list, also from a variable, where it is written with commas."""
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
 
 
 class AwsAccountSettings(_Section):
     """An AWS account whose servers can be asked for."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     id: str = Field(pattern=r"^\d{12}$")
     regions: tuple[str, ...] = Field(min_length=1)
     role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
@@ -65,19 +60,23 @@ class AwsAccountSettings(_Section):
 class ProviderSettings(_Section):
     """A SAML identity provider, and the store behind it."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     metadata_file: Path
     email_attribute: str | None = None
     name_attribute: str | None = None
     groups_attribute: str | None = None
-    scim_url: str | None = None
+    scim_url: ScimUrl | None = None
     scim_token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.scim_url is None) != (self.scim_token is None):
+            raise ValueError("scim_url and scim_token go together; give both or neither")
+        return self
 
 
 class RuleSettings(_Section):
     """One rule of the policy; the first that matches wins."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     groups: tuple[str, ...] = Field(min_length=1)
     reviewers: tuple[str, ...] = Field(min_length=1)
     tell: tuple[str, ...] = Field(min_length=1)
@@ -103,38 +102,52 @@ class RuleSettings(_Section):
         )
 
 
+_Named = TypeVar("_Named", bound=_Section)
+
+
+def _distinct(sections: tuple[_Named, ...]) -> tuple[_Named, ...]:
+    names = [section.name for section in sections]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two have the name {min(twice)}; give each its own")
+    return sections
+
+
 class Settings(BaseSettings):
     """Everything that can be set; ``passport.example.toml`` explains each."""
 
-    model_config = SettingsConfigDict(env_prefix="PASSPORT_", extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    public_url: str
-    listen: str = "127.0.0.1:8080"
-    trusted_proxies: Words = ()
+    public_url: PublicUrl
+    listen: Listen = "127.0.0.1:8080"
+    trusted_proxies: Networks = ()
     instance: str = ""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="console", pattern="^(console|json)$")
+    metrics_listen: Listen | None = None
 
-    slack_bot_token: SecretStr
-    slack_signing_secret: SecretStr
+    slack_bot_token: BotToken
+    slack_signing_secret: SigningSecret | None = None
+    slack_app_token: AppToken | None = None
+    slack_socket_connections: int = Field(default=2, ge=1, le=10)  # Slack's page "Using Socket Mode": up to 10
     slack_team_id: str = Field(pattern=r"^T[A-Z0-9]{2,20}$")
     slack_audit_channel: str = Field(pattern=r"^[CG][A-Z0-9]{2,20}$")
     slack_admins: Words = ()
-    slack_api_url: str = "https://slack.com/api/"
+    slack_api_url: ApiUrl = "https://slack.com/api/"
 
-    database_url: str = "sqlite:///passport.db"
-    sealing_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)] = Field(min_length=1)
+    database_url: str = Field(default="sqlite:///passport.db", repr=False)  # may hold a password
+    sealing_keys: Secrets = Field(min_length=1)
 
     ca_key_file: Path = Path("passport-ca.sealed")
     saml_entity_id: str | None = None
     saml_key_file: Path
     saml_certificate_file: Path
-    providers: tuple[ProviderSettings, ...] = Field(min_length=1)
+    providers: Annotated[tuple[ProviderSettings, ...], AfterValidator(_distinct)] = Field(min_length=1)
 
-    accounts: tuple[AwsAccountSettings, ...] = Field(min_length=1)
+    accounts: Annotated[tuple[AwsAccountSettings, ...], AfterValidator(_distinct)] = Field(min_length=1)
     document_prefix: str = Field(default="Passport-", pattern=r"^[A-Za-z0-9_.-]{3,60}$")
     inventory_every: Duration = timedelta(minutes=2)
 
-    rules: tuple[RuleSettings, ...] = Field(min_length=1)
+    rules: Annotated[tuple[RuleSettings, ...], AfterValidator(_distinct)] = Field(min_length=1)
     admins: Words = ()
     default_duration: Duration = timedelta(hours=1)
     max_duration: Duration = timedelta(hours=12)
@@ -159,19 +172,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_public_url(self.public_url)
-        check_api_url(self.slack_api_url)
-        for proxy in self.trusted_proxies:
-            ipaddress.ip_network(proxy, strict=False)
-        host_and_port(self.listen)
-        for kind in ("rules", "accounts", "providers"):
-            names = [section.name for section in getattr(self, kind)]
-            if len(set(names)) < len(names):
-                raise ValueError(f"two {kind} share a name; give each its own")
+        if (self.slack_signing_secret is None) == (self.slack_app_token is None):
+            raise ValueError(
+                "set either slack_signing_secret (Slack calls Passport) or slack_app_token (Socket Mode: Passport "
+                "calls Slack), and not both"
+            )
         known = {account.name for account in self.accounts} | {EVERYTHING}
         for rule in self.rules:
             if unknown := set(rule.accounts) - known:
-                raise ValueError(f"rule {rule.name} names the account {min(unknown)}, which [[accounts]] lacks")
+                raise ValueError(f"the rule {rule.name} names the account {min(unknown)}, which [[accounts]] lacks")
+        if not self.min_duration <= self.default_duration <= self.max_duration:
+            raise ValueError("default_duration lies between min_duration and max_duration")
         return self
 
     @property
@@ -199,49 +210,20 @@ def load() -> Settings:
     if CONFIG_VARIABLE in os.environ and not path.is_file():
         raise SettingsError(f"{CONFIG_VARIABLE} names {path}, which is not a file. Mend the path.")
     for name in os.environ:
-        known = name.removeprefix("PASSPORT_").lower() in Settings.model_fields or name == CONFIG_VARIABLE
-        if name.startswith("PASSPORT_") and not known:
+        known = name.removeprefix(_PREFIX).lower() in Settings.model_fields or name == CONFIG_VARIABLE
+        if name.startswith(_PREFIX) and not known:
             raise SettingsError(f"The variable {name} names no setting. Check its spelling.")
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_first_problem(error)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}. Mend that line.") from None
-
-
-def check_public_url(url: str) -> None:
-    """https, or http on loopback; no path. Raises ValueError."""
-    parts = urlsplit(url)
-    if not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.username:
-        raise ValueError('public_url is the address people reach Passport at, like "https://passport.example.com"')
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise ValueError("public_url begins with https:// (http:// only on loopback)")
-
-
-def check_api_url(url: str) -> None:
-    """https, or http on loopback; ends in a slash. Raises ValueError."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
-    if not parts.hostname or not secure or not url.endswith("/"):
-        raise ValueError(
-            'slack_api_url is like "https://slack.com/api/" or "https://slack-gov.com/api/", slash included'
-        )
-
-
-def host_and_port(listen: str) -> tuple[str, int]:
-    """``host:port`` in two; raises ValueError."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError('listen is a host and a port, like "127.0.0.1:8080"')
-    return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    except UnreadableVariableError as error:  # names the setting, and holds no value
+        raise SettingsError(f"A variable is wrong: {error}. Write it as JSON, or better in {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        where = error if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8"
+        raise SettingsError(f"{path} is not TOML: {where}. Mend that.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -250,9 +232,10 @@ def _first_problem(error: ValidationError) -> str:
     path = ".".join(str(part) for part in found["loc"])
     if found["type"] == "missing":
         top = str(found["loc"][0])
-        how = f"or the variable PASSPORT_{top.upper()}" if len(found["loc"]) == 1 else "there"
+        how = f"or the variable {_PREFIX}{top.upper()}" if len(found["loc"]) == 1 else "there"
         return f"The setting {path} is missing. Add it to passport.toml {how}; passport.example.toml explains it."
     if found["type"] == "extra_forbidden":
         return f"There is no setting {path}. Check its spelling against passport.example.toml."
-    message = str(found["msg"]).removeprefix("Value error, ")
-    return f"The setting {path} is wrong: {message}." if path else f"A setting is wrong: {message}."
+    message = str(found["msg"]).removeprefix("Value error, ").rstrip(".")
+    subject = f"The setting {path} is wrong" if path else "The settings contradict each other"
+    return f"{subject}: {message}. See passport.example.toml."

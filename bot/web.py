@@ -4,12 +4,12 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from flask import Flask, Request, Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from access.errors import NotFoundError, PassportError, RefusedError, UnavailableError
+from access.errors import NotFoundError, PassportError, UnavailableError
 from access.model import Login, SignIn
 from access.service.linking import Linked, Linking
 from access.service.submitting import Submitting, Unparked
@@ -35,7 +35,7 @@ class Site:
 
     public_url: str
     providers: Sequence[str]
-    slack: SlackEndpoint
+    slack: SlackEndpoint | None  # None: Slack comes over Socket Mode, and nothing here is Slack's
     service_provider: ServiceProvider
     linking: Linking
     submitting: Submitting
@@ -47,7 +47,8 @@ class _Cookie:
     """Binds a sign-in to the browser that began it.
 
     The answer of the identity provider is a cross-site POST, which carries no SameSite=Lax cookie: over https
-    the cookie is SameSite=None and host-only. Over http (loopback only) all ports are the same site.
+    the cookie is SameSite=None and host-only. Over http, which is for development on loopback alone, browsers
+    take no such cookie; a Lax one comes back from an identity provider at the same host, whatever its port.
     """
 
     def __init__(self, public_url: str) -> None:
@@ -68,17 +69,33 @@ class _Cookie:
 
 def build_site(site: Site) -> Flask:
     """The Flask application."""
-    app = Flask("bot", template_folder="pages", static_folder=None)
+    app = _Flask("bot", template_folder="pages", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = MOST_BYTES
     _health(app, site)
-    _slack(app, site)
+    if site.slack is not None:
+        _slack(app, site.slack)
     _sign_in(app, site)
     app.register_error_handler(404, lambda _: _page("Nothing is here", ["Start in Slack: /passport help"], status=404))
+    app.register_error_handler(413, lambda _: _page("Too much", ["I do not read that much at once."], status=413))
     app.register_error_handler(
         500, lambda _: _page("Something broke on my side", ["Try again in a minute."], status=500)
     )
+    app.after_request(_harden)
     return app
+
+
+class _Flask(Flask):
+    def log_exception(self, exc_info: Any) -> None:
+        """Log a failure without the address, which may hold a one-time token."""
+        _log.error("The page %s failed", request.endpoint, exc_info=exc_info)
+
+
+def _harden(response: Response) -> Response:
+    response.headers["Referrer-Policy"] = "no-referrer"  # the address may hold a one-time token
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def _health(app: Flask, site: Site) -> None:
@@ -92,10 +109,10 @@ def _health(app: Flask, site: Site) -> None:
         return (f"{problem}\n", 503) if problem else ("ready\n", 200)
 
 
-def _slack(app: Flask, site: Site) -> None:
+def _slack(app: Flask, slack: SlackEndpoint) -> None:
     @app.post("/slack/events")
     def slack_events() -> Response:
-        return site.slack.handle(request)
+        return slack.handle(request)
 
 
 def _sign_in(app: Flask, site: Site) -> None:
@@ -179,7 +196,8 @@ def _welcome(linked: Linked, unparked: Sequence[Unparked]) -> list[str]:
 
 
 def _problem(error: PassportError) -> Response:
-    status = {NotFoundError: 404, RefusedError: 403, UnavailableError: 503}.get(type(error), 403)
+    statuses = {NotFoundError: 404, UnavailableError: 503}
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 403)
     return _page("Not signed in", [error.sentence], status=status)
 
 
@@ -190,7 +208,4 @@ def _page(title: str, lines: Sequence[str], *, providers: Sequence[str] = (), st
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'"
     )
-    response.headers["Referrer-Policy"] = "no-referrer"  # the address holds the one-time token
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response

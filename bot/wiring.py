@@ -1,7 +1,6 @@
 """The only place that joins adapters to the rules' ports."""
 
 import base64
-import binascii
 import os
 import secrets
 import socket
@@ -56,8 +55,10 @@ def sealer(settings: Settings) -> Sealer:
         name, _, encoded = secret.get_secret_value().partition(":")
         try:
             keys.append((name, base64.b64decode(encoded, validate=True)))
-        except binascii.Error:
+        except ValueError:
             raise _wrong_key(number) from None
+        if not encoded:  # the name would be the secret itself, and an error shows names
+            raise _wrong_key(number)
     try:
         return Sealer(keys)
     except ValueError as error:
@@ -93,9 +94,12 @@ def aws_accounts(settings: Settings) -> list[AwsAccount]:
 def certificate_authority(settings: Settings, sealing: Sealer) -> SshCertificateAuthority:
     """Passport's SSH CA from its sealed file, made at the first start; raises PassportError."""
     path = settings.ca_key_file
-    if not path.exists():
-        sealing.seal_file(path, SshCertificateAuthority.generate().private_pem(), purpose=_CA_PURPOSE)
-    return SshCertificateAuthority.from_pem(sealing.open_file(path, purpose=_CA_PURPOSE))
+    try:
+        if not path.exists():
+            sealing.seal_file(path, SshCertificateAuthority.generate().private_pem(), purpose=_CA_PURPOSE)
+        return SshCertificateAuthority.from_pem(sealing.open_file(path, purpose=_CA_PURPOSE))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The file of the setting ca_key_file cannot be used: {path}: {error}.") from None
 
 
 def service_provider(settings: Settings) -> ServiceProvider:
@@ -124,8 +128,8 @@ def check_database(store: SqlStore, settings: Settings) -> str:
     from storage.migrations import check
 
     try:
-        store.ping()
         check(settings.database_url)
+        store.ping()
     except PassportError as error:
         return error.sentence
     return ""

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Self
 
 from access.errors import UnavailableError
@@ -50,7 +51,7 @@ class Place:
         """Say it from the pool."""
         self._used = True
         try:
-            self._pool.submit(self._say, say)
+            self._pool.submit(copy_context().run, self._say, say)
         except RuntimeError:  # the pool is closed: Passport is stopping
             self._release()
             raise

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from access.audit import AuditEvent
-from access.errors import NotFoundError
+from access.errors import PassportError, UnavailableError
 from access.model import AccessRequest
 from access.ports import Clock, Store, UnitOfWork
 from handlers import phrases
@@ -82,5 +82,7 @@ class AuditChannel:
 def _request(uow: UnitOfWork, request_id: str) -> AccessRequest | None:
     try:
         return uow.requests.get(request_id)
-    except NotFoundError:
+    except UnavailableError:
+        raise
+    except PassportError:  # the events speak for themselves, be the request gone or unreadable
         return None

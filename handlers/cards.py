@@ -122,7 +122,9 @@ def _outcome(standing: Standing, now: datetime) -> list[str]:
             who = outcomes.last_reviewer(standing.reviews)
             lines = [f"*Denied* by {who}{decided}.", *outcomes.deny_reason(standing.reviews)]
         case RequestState.CANCELLED:
-            lines = [f"*Cancelled* by {phrases.shown(request.person_name, 60)}{decided}."]
+            why = phrases.sentence(request.cause_detail)
+            by = f"*Cancelled* by {phrases.shown(request.person_name, 60)}{decided}."
+            lines = [f"*Cancelled*{decided}: {why}" if why else by]
         case RequestState.LAPSED:
             lines = [f"*Lapsed*{decided}: not enough people had decided."]
         case RequestState.APPROVED:

@@ -49,7 +49,8 @@ def _asked_words(standing: Standing) -> str:
         case RequestState.DENIED:
             return f"{outcomes.last_reviewer(standing.reviews)} said no{decided}."
         case RequestState.CANCELLED:
-            return f"You cancelled this{decided}."
+            why = phrases.sentence(request.cause_detail)
+            return f"This was cancelled{decided}: {why}" if why else f"You cancelled this{decided}."
         case RequestState.LAPSED:
             return f"This lapsed{decided}: not enough people had decided."
         case _:

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 from slack_bolt import Ack, BoltContext, BoltResponse
 
+from access.about import about
 from access.errors import InvalidInputError, PassportError
 from handlers.blocks import Block
 from handlers.errors import Translation
@@ -52,7 +53,9 @@ class Listening:
 
         def listener(ack: Ack, body: dict[str, Any], context: BoltContext) -> None:
             turn: Turn = context[TURN]
-            reply = self._attempt(turn, lambda: act(turn, str(body.get("text") or "")))
+            text = str(body.get("text") or "")
+            with about(text):
+                reply = self._attempt(turn, lambda: act(turn, text))
             if reply:
                 ack(reply.body)
             else:
@@ -66,7 +69,8 @@ class Listening:
         def listener(ack: Ack, body: dict[str, Any], context: BoltContext) -> BoltResponse | None:
             turn: Turn = context[TURN]
             value = str(body["actions"][0].get("value") or "")
-            failed = self._responding.answer(turn, lambda: self._attempt(turn, lambda: act(turn, value)))
+            with about(value):
+                failed = self._responding.answer(turn, lambda: self._attempt(turn, lambda: act(turn, value)))
             return failed or ack()
 
         return listener
@@ -85,9 +89,13 @@ class Listening:
         """
 
         def listener(ack: Ack, body: dict[str, Any], context: BoltContext) -> None:
-            turn: Turn = context[TURN]
+            form = Form(body["view"])
+            with about(form.metadata):
+                submitted(ack, form, context[TURN])
+
+        def submitted(ack: Ack, form: Form, turn: Turn) -> None:
             try:
-                reply = act(turn, Form(body["view"]))
+                reply = act(turn, form)
             except keeps as error:
                 name = error.field if isinstance(error, InvalidInputError) else ""
                 block = fields.get(name, fields[""])
@@ -102,11 +110,11 @@ class Listening:
 
         return listener
 
-    def options(self, search: Callable[[str], list[Block]]) -> Listener:
+    def options(self, search: Callable[[Turn, str], list[Block]]) -> Listener:
         """``search`` gets what was typed into a select."""
 
-        def listener(ack: Ack, body: dict[str, Any]) -> None:
-            ack(options=search(str(body.get("value") or "")))
+        def listener(ack: Ack, body: dict[str, Any], context: BoltContext) -> None:
+            ack(options=search(context[TURN], str(body.get("value") or "")))
 
         return listener
 

@@ -11,12 +11,14 @@ from access.errors import (
     UnavailableError,
 )
 from access.model import AccessRequest
+from access.ports import Inventory
 from access.service.desk import Caller
 from access.service.submitting import Parked
 from access.words import duration_words
 from handlers import blocks, ids, mrkdwn, phrases
 from handlers.blocks import Block
 from handlers.listening import Form, Listening
+from handlers.named_only import NamedOnly
 from handlers.operands import parse_request_id
 from handlers.replies import Reply
 from handlers.request_form import FIELDS, request_form, server_option, submission_of
@@ -59,7 +61,7 @@ class Requests:
 
     def _open(self, turn: Turn, parsed: Parsed) -> Reply | None:
         try:
-            self._responding.open_modal(turn, request_form(parsed, self._surface.inventory, self._surface.policy))
+            self._responding.open_modal(turn, request_form(parsed, self._inventory(turn), self._surface.policy))
         except UnavailableError as error:
             return Reply.plain(f"{error.sentence} {IN_ONE_LINE}")
         return None
@@ -69,9 +71,14 @@ class Requests:
         done = self._surface.submitting.submit(turn.caller, submission_of(form))
         return self._parked(turn, done) if isinstance(done, Parked) else None
 
-    def _options(self, text: str) -> list[Block]:
-        found = self._surface.inventory.search(text, blocks.MAX_OPTIONS)
+    def _options(self, turn: Turn, text: str) -> list[Block]:
+        found = self._inventory(turn).search(text, blocks.MAX_OPTIONS)
         return [server_option(server) for server in found[: blocks.MAX_OPTIONS]]
+
+    def _inventory(self, turn: Turn) -> Inventory:
+        """Which servers there are is not for everybody in the workspace."""
+        inventory = self._surface.inventory
+        return inventory if self._surface.linking.knows(turn.caller) else NamedOnly(inventory)
 
     def _parked(self, turn: Turn, done: Parked) -> Reply:
         # no delivery: the park was counted under it, and a repeat of it does not come here

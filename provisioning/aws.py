@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import boto3
@@ -32,7 +32,7 @@ class AwsAccount:
     id: str  # AWS's twelve digits
     regions: tuple[str, ...]
     role_arn: str | None = None
-    external_id: str | None = None
+    external_id: str | None = field(default=None, repr=False)
 
 
 class Sessions:

@@ -139,7 +139,7 @@ def parse_create(output: str, *, request_id: str, user_name: str) -> Created | R
         server_time=frame.instant("now"),
         timer=frame.choice("timer", "systemd", "cron"),
         sshd=frame.choice("sshd", "drop_in", "block"),
-        port=frame.number("port"),
+        port=frame.port("port"),
         host_keys=parse_host_keys(frame.many("host_key")),
     )
 
@@ -247,6 +247,12 @@ class _Frame:
 
     def number(self, key: str) -> int:
         return self._single(key, _number)
+
+    def port(self, key: str) -> int:
+        number = self.number(key)
+        if not 1 <= number <= 65535:
+            raise FramingError("The server's answer has something else where a port belongs.")
+        return number
 
     def instant(self, key: str) -> datetime:
         return self._single(key, _instant)

@@ -1,4 +1,4 @@
-"""``python -m sandbox demo [--json]``."""
+"""``python -m sandbox demo [--json] [--socket-mode]``."""
 
 import argparse
 import logging
@@ -14,13 +14,14 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="play the whole story on this machine")
     demo.add_argument("--json", action="store_true", help="a JSON object a step")
+    demo.add_argument("--socket-mode", action="store_true", help="Slack over WebSockets instead of HTTP")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
     from sandbox.demo import play
 
     try:
-        play(as_json=options.json)
+        play(as_json=options.json, socket_mode=options.socket_mode)
     except (NotSoError, HostsError, TimeoutError) as error:
         print(f"demo: not so: {error}", file=sys.stderr)
         return 1

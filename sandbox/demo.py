@@ -23,7 +23,7 @@ _HEAD = re.compile(r"\b(\d+):([0-9a-f]{64})\b")
 _REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
 
 
-def play(*, as_json: bool = False) -> None:
+def play(*, as_json: bool = False, socket_mode: bool = False) -> None:
     """Play the story; raises NotSoError, or whatever broke, at the first thing that is not so."""
     narrator = Narrator(as_json=as_json)
     folder = Path(tempfile.mkdtemp(prefix="passport-demo-"))
@@ -32,7 +32,8 @@ def play(*, as_json: bool = False) -> None:
         with narrator.step("boot three servers with real sshd, and a Slack, an AWS and an identity provider"):
             company = Company(folder, SERVERS).__enter__()
         try:
-            Story(company, folder / "passport", narrator).tell()
+            passport = Serving(company, folder / "passport", socket_mode=socket_mode)
+            Story(company, passport, narrator).tell()
         finally:
             company.__exit__(None, None, None)
         narrator.end()
@@ -43,11 +44,11 @@ def play(*, as_json: bool = False) -> None:
 class Story:
     """Ana needs servers, Ben decides, Cleo gets nothing."""
 
-    def __init__(self, company: Company, folder: Path, narrator: Narrator) -> None:
+    def __init__(self, company: Company, passport: Serving, narrator: Narrator) -> None:
         self._company = company
         self._say = narrator
         self._ana, self._ben, self._cleo = (company.people[name] for name in ("ana", "ben", "cleo"))
-        self._passport = Serving(company, folder)
+        self._passport = passport
         self._uids: dict[str, int] = {}  # of the users that logged in, by request
 
     def tell(self) -> None:

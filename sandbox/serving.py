@@ -56,10 +56,21 @@ class ServingError(Exception):
 
 
 class Serving:
-    """One ``passport serve`` of a company; its secrets are in its environment only."""
+    """One ``passport serve`` of a company; its secrets are in its environment only.
+
+    ``settings`` are further ones, as variables: ``{"PASSPORT_LOG_LEVEL": "DEBUG"}``.
+    """
 
     def __init__(
-        self, company: Company, folder: Path, *, database_url: str = "", instance: str = "sandbox", port: int = 0
+        self,
+        company: Company,
+        folder: Path,
+        *,
+        database_url: str = "",
+        instance: str = "sandbox",
+        port: int = 0,
+        socket_mode: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self._company = company
         self._folder = folder
@@ -67,6 +78,8 @@ class Serving:
         self._process: subprocess.Popen[bytes] | None = None
         self._database_url = database_url or f"sqlite:///{folder}/passport.db"
         self._instance = instance
+        self._socket_mode = socket_mode
+        self._more = dict(settings or {})
         self.log = folder / "passport.log"
         folder.mkdir(parents=True, exist_ok=True)
         self._configure()
@@ -82,18 +95,20 @@ class Serving:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *, seconds: float = 30) -> None:
-        """Start it and wait until it is ready."""
+    def start(self, *, seconds: float = 30, slack: bool = True) -> None:
+        """Start it and wait until it is ready; ``slack=False`` where Slack is down, and joined later."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_passport(), "serve"], env=self._environment(), cwd=self._folder, stdout=log, stderr=log
             )
-        self._company.slack.connect_app(f"{self.url}/slack/events")
+        self._connect_slack()
         deadline = time.monotonic() + seconds
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ServingError(f"passport serve did not become ready:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.05)
+        if slack and self._socket_mode:
+            self._company.slack.wait_until(lambda: self._company.slack.sockets.connections, seconds=seconds)
 
     def kill(self) -> None:
         """As when the machine loses power: no time to clean up."""
@@ -117,6 +132,12 @@ class Serving:
         if check and done.returncode:
             raise ServingError(f"passport {' '.join(words)}: {done.stdout}{done.stderr}")
         return done
+
+    def _connect_slack(self) -> None:
+        if self._socket_mode:
+            self._company.slack.connect_app_socket()
+        else:
+            self._company.slack.connect_app(f"{self.url}/slack/events")
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -148,12 +169,17 @@ class Serving:
         (self._folder / "idp.xml").write_bytes(company.idp.metadata)
         self._secrets = {
             "PASSPORT_SLACK_BOT_TOKEN": company.slack.bot_token,
-            "PASSPORT_SLACK_SIGNING_SECRET": company.slack.signing_secret,
+            **self._slack_secret(),
             "PASSPORT_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         }
         command = ["openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "2", "-subj", "/CN=passport"]
         out = ["-keyout", str(self._folder / "saml.key"), "-out", str(self._folder / "saml.crt")]
         subprocess.run([*command, *out], check=True, capture_output=True)
+
+    def _slack_secret(self) -> dict[str, str]:
+        if self._socket_mode:
+            return {"PASSPORT_SLACK_APP_TOKEN": self._company.slack.app_token}
+        return {"PASSPORT_SLACK_SIGNING_SECRET": self._company.slack.signing_secret}
 
     def trust(self) -> None:
         """Give the identity provider Passport's metadata, as an admin does once."""
@@ -164,6 +190,7 @@ class Serving:
         return {
             **self._company.aws.environment(),
             **self._secrets,
+            **self._more,
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "PASSPORT_CONFIG": str(self._folder / "passport.toml"),

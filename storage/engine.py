@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from types import MappingProxyType
@@ -100,11 +101,21 @@ def _postgres_engine(url: URL) -> Engine:
 
 def _sqlite_engine(url: URL, path: Path) -> Engine:
     _require_directory(path)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own would be 644
+    _make_file(path)
     engine = create_engine(url, pool_size=20, max_overflow=20, pool_timeout=5, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the file, which SQLite would make readable for all; one that is there is not touched.
+
+    To close it would end the locks that this process's other connections hold on it (fcntl(2)): a process that reads
+    beside them would then take itself for the last one, and delete the log that they write to.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: SqliteConnection, _entry: ConnectionPoolEntry) -> None:

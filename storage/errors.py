@@ -5,7 +5,7 @@ PassportError
 ├── StoreUrlError       the database URL cannot be used
 ├── SchemaError         the tables are not those of this version
 ├── SealError           a sealed value does not open
-└── UnreadableError     a row of the audit log is not one that Passport wrote
+└── UnreadableError     a row is not one that this version of Passport writes
 """
 
 from access.errors import PassportError
@@ -28,4 +28,4 @@ class SealError(PassportError):
 
 
 class UnreadableError(PassportError):
-    """A row of the audit log cannot be read: Passport did not write it so."""
+    """A row cannot be read: Passport, or this version of it, did not write it so."""

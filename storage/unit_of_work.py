@@ -14,6 +14,7 @@ from access.ports import AuditLog, Deliveries, Grants, Outbox, People, Posts, Re
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.feed import SqlOutbox, SqlPosts
+from storage.repositories.figures import SqlFigures
 from storage.repositories.grants import SqlGrants, SqlReviews
 from storage.repositories.people import SqlPeople
 from storage.repositories.requests import SqlRequests
@@ -100,6 +101,7 @@ class SqlUnitOfWork:
     outbox: Outbox
     audit: AuditLog
     secrets: SqlSecrets
+    figures: SqlFigures
 
     def __init__(
         self,
@@ -166,6 +168,7 @@ class SqlUnitOfWork:
         self.outbox = SqlOutbox(connection)
         self.audit = self._log = SqlAuditLog(connection)
         self.secrets = SqlSecrets(connection, self._sealing)
+        self.figures = SqlFigures(connection)
 
 
 class Turns:

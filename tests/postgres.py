@@ -31,7 +31,8 @@ _SETTINGS = {
 class PostgresServer:
     """A private server on loopback, with a password of its own; it dies with the tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = {**_SETTINGS, **settings}
         self._binaries = _binaries()
         user = _unprivileged_user()
         self._uid = user and user.pw_uid
@@ -46,7 +47,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        settings = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(self._folder)}
+        settings = {**self._settings, "port": str(self.port), "unix_socket_directories": str(self._folder)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

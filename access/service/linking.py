@@ -8,6 +8,7 @@ from datetime import timedelta
 from access.audit import Event, Kind
 from access.errors import NotFoundError, RefusedError
 from access.model import EmailException, Link, LinkTicket, Login, Person, SignIn, SlackUser
+from access.policy import stale_groups
 from access.ports import UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, live_link
 
@@ -126,6 +127,11 @@ class Linking:
             person, link = live_link(uow, caller, now=self._desk.clock())
         return Linked(person=person, link=link)
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the Slack user has ever signed in, and neither they nor the identity store undid it."""
+        with self._desk.store.unit_of_work(read_only=True) as uow:
+            return uow.people.link_of(caller.slack_user) is not None
+
     def unlink(self, caller: Caller) -> None:
         """Forget the link; open requests end as planned. Raises NotFoundError."""
         now = self._desk.clock()
@@ -146,9 +152,10 @@ class Linking:
             claim(uow, caller, subject="", at=now)
             target = Caller(slack_user=slack_user).actor
             details = {"slack": target, "email": email, "reason": reason}
-            if not self._desk.policy.is_admin(admin):
+            only = "" if self._desk.policy.is_admin(admin) else "Only admins can record an exception. Ask one of them."
+            if problem := only or stale_groups(self._desk.policy, admin, now=now):
                 event = by_person(Kind.REFUSED, admin, at=now, details=details | {"act": "exception"})
-                self._desk.refuse(uow, event, "Only admins can record an exception. Ask one of them.")
+                self._desk.refuse(uow, event, problem)
             uow.people.add_exception(
                 EmailException(
                     slack_user=slack_user,

@@ -8,7 +8,7 @@ from access import lifecycle
 from access.audit import Kind
 from access.errors import AlreadyDecidedError, InvalidInputError
 from access.model import AccessRequest, Grant, Person, RequestState, Review, Verdict
-from access.policy import decide_review, is_quorate
+from access.policy import decide_review, is_quorate, own_request
 from access.ports import UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, live_link
 from access.service.submitting import Standing, check_reason, standing
@@ -66,7 +66,9 @@ class Reviewing:
     def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> Person:
         now = self._desk.clock()
         reviewer, _ = live_link(uow, caller, now=now)
-        decision = decide_review(self._desk.policy, request, reviewer, now=now)
+        # The Slack account that asked never decides, whoever it is linked to by now: people have second identities.
+        own = caller.slack_user == request.slack_user
+        decision = own_request(request) if own else decide_review(self._desk.policy, request, reviewer, now=now)
         if not decision.allowed:
             details = {"reason": decision.reason, "act": "review"}
             event = by_person(Kind.REFUSED, reviewer, at=now, request_id=request.id, details=details)
@@ -109,6 +111,8 @@ def decided_words(request: AccessRequest, reviews: Sequence[Review]) -> str:
     when = _clock_words(request.decided_at)
     if request.state is RequestState.LAPSED or request.state is RequestState.PENDING:
         return f"{request.id} lapsed{_clock_words(request.lapses_at)}: nobody had decided. Nothing changed."
+    if request.state is RequestState.CANCELLED and request.cause_detail:
+        return f"{request.id} was cancelled{when}: {request.cause_detail}. Nothing changed."
     if request.state is RequestState.CANCELLED:
         return f"{request.person_name} cancelled {request.id}{when}, before your click. Nothing changed."
     word = "denied" if request.state is RequestState.DENIED else "approved"

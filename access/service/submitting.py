@@ -27,7 +27,7 @@ from access.model import (
     SlackUser,
     Submission,
 )
-from access.policy import decide_end, decide_submission
+from access.policy import Decision, decide_end, decide_submission, stale_groups
 from access.ports import UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, known_person, live_link
 from access.words import duration_words, join_words
@@ -198,7 +198,12 @@ class Submitting:
     def _file(self, uow: UnitOfWork, caller: Caller, submission: Submission, person: Person) -> Submitted:
         now, duration = self._desk.clock(), self._duration(submission)
         servers = self._resolve(submission.servers)
-        decision = decide_submission(self._desk.policy, person, servers, duration)
+        stale = stale_groups(self._desk.policy, person, now=now)
+        decision = (
+            Decision(allowed=False, reason=stale)
+            if stale
+            else decide_submission(self._desk.policy, person, servers, duration)
+        )
         if decision.rule is None or not decision.allowed:
             claim(uow, caller, subject="", at=now)
             details = {"reason": decision.reason, "servers": join_words(submission.servers)}

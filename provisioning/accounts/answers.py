@@ -1,18 +1,22 @@
 """What the documents' answers mean for a grant."""
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from access.model import AccessRequest, Grant
 from access.steps import Done, Failed, Step
+from access.words import duration_words
+from provisioning.command_intent import Intent
 from provisioning.framing import Created, FramingError, Removed, parse_create, parse_remove
 from provisioning.refusals import Refused
+
+MOST_SKEW = timedelta(minutes=2)  # of a server's clock
 
 _log = logging.getLogger(__name__)
 
 
-def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
-    """The step that the create document's answer means."""
+def read_created(request: AccessRequest, grant: Grant, output: str, *, now: datetime) -> Step:
+    """The step that the create document's answer, read ``now``, means."""
     try:
         created = parse_create(output, request_id=request.id, user_name=request.user_name)
     except FramingError as error:
@@ -23,6 +27,9 @@ def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
         case Created():
             if request.expires_at is None or created.not_after > request.expires_at:
                 return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
+            wrong = _wrong_clock(grant, created.server_time, now)
+            if wrong:
+                return Failed(reason=wrong, retryable=False)
             details = {
                 "user": created.user_name,
                 "uid": str(created.uid),
@@ -30,6 +37,23 @@ def read_created(request: AccessRequest, grant: Grant, output: str) -> Step:
                 "host_keys": "\n".join(map(str, created.host_keys)),
             }
             return Done(details=details)
+
+
+def _wrong_clock(grant: Grant, server_time: datetime, now: datetime) -> str:
+    """What is wrong with a server's clock; "" when it told a time between the command's making and its answer.
+
+    Certificate and timer run out by that clock: one that is behind would give access after the end.
+    """
+    intent = Intent.of(grant.account.handle, "create")
+    earliest = intent.made_at if intent else now
+    if server_time < earliest - MOST_SKEW:
+        lag, effect = earliest - server_time, "behind mine, so it could not end the access on time by itself"
+    elif server_time > now + MOST_SKEW:
+        lag, effect = server_time - now, "ahead of mine, so it would end the access too early"
+    else:
+        return ""
+    minutes = timedelta(minutes=round(lag / timedelta(minutes=1)))
+    return f"{grant.server.name}'s clock is {duration_words(minutes)} {effect}. Set it right, then ask again."
 
 
 def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
@@ -71,6 +95,12 @@ def terminated(grant: Grant) -> Done:
     """A server that is gone for good needs no other proof."""
     vouched = "EC2: the instance is terminated"
     return Done(details={"result": "terminated", "terminated": grant.server.instance_id, "vouched_by": vouched})
+
+
+def never_made(grant: Grant) -> Done:
+    """Nothing is ever sent for a request before its end is fixed."""
+    vouched = "Passport: nothing was sent to the server"
+    return Done(details={"result": "never made", "server": grant.server.instance_id, "vouched_by": vouched})
 
 
 def _text(instant: datetime | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from access.model import AccessRequest, Grant
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
-from provisioning.accounts.answers import read_created, read_removed, terminated
+from provisioning.accounts.answers import never_made, read_created, read_removed, terminated
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
 from provisioning.command_intent import Order, Outcome
@@ -59,14 +59,19 @@ class ShortLivedUser:
             grant.id: Failed(reason=f"{grant.server.name} is terminated.", retryable=False) for grant in gone
         }
         steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
-        return steps | _moving(pairs) | {g.id: read_created(request, g, output) for g, output in _answered(pairs)}
+        now = self._clock()
+        created = {g.id: read_created(request, g, output, now=now) for g, output in _answered(pairs)}
+        return steps | _moving(pairs) | created
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         """Remove the user; ``Done`` has the proof. A server that is terminated needs none of its own."""
+        if request.expires_at is None:
+            return {grant.id: never_made(grant) for grant in grants}
         pairs = self._run(self._remove, request, grants, {})
         gone, silent = self._split(pairs)
         steps: dict[str, Step] = {grant.id: terminated(grant) for grant in gone}
-        steps |= {grant.id: self._unproven(request, lack) for grant, lack in silent}
+        # That nothing is proven, and when the server ends the account itself, whoever shows the reason says.
+        steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
         return steps | _moving(pairs) | {g.id: read_removed(request, g, output) for g, output in _answered(pairs)}
 
     def _run(
@@ -118,16 +123,6 @@ class ShortLivedUser:
         except AwsError:
             return {}
         return {instance_id: found.get(instance_id) for instance_id in on_ec2}
-
-    def _unproven(self, request: AccessRequest, outcome: Unanswered) -> Failed:
-        unproven = f"{outcome.reason} So I cannot prove that {request.person_name}'s user {request.user_name} is gone."
-        ends = request.expires_at
-        if ends is None:
-            return Failed(reason=unproven, retryable=outcome.retryable)
-        will = "was to end" if ends <= self._clock() else "ends"
-        return Failed(
-            reason=f"{unproven} The server {will} the account itself at {ends:%H:%M} UTC.", retryable=outcome.retryable
-        )
 
 
 def _moving(pairs: Sequence[Pair]) -> dict[str, Step]:

@@ -1,9 +1,15 @@
 #!/bin/sh
 # The remove document: leaves a tombstone, ends access, sweeps the server, verifies, and reports the proof.
 
+# Leaves the tombstone, without which a create that comes late would be obeyed.
+leave_tombstone() {
+    [ -f "$TOMBSTONE" ] || write_tombstone "$REQUEST_ID.$ATTEMPT" "$USER_NAME" "$(record_value "$MARKER" uid)"
+}
+
 # Without a marker there is nothing of Passport's to touch: what a tombstone remembers is verified.
 report_absent() {
     if [ -n "$(account_id "$USER_NAME")" ]; then fail foreign_account "$USER_NAME"; fi
+    leave_tombstone || cannot_write "$STATE"
     load_tombstone "$TOMBSTONE"
     verify_gone || fail_left
     answer result absent
@@ -31,6 +37,7 @@ remove_recorded() {
     if [ -n "$found" ] && [ "$found" != "$USER_ID" ]; then fail foreign_account "$USER_NAME"; fi
     had_sudo=$(record_value "$MARKER" had_sudo)
     end_user || fail_left
+    leave_tombstone || cannot_write "$STATE"
     forget_user
     answer result removed
     answer sudo "$had_sudo"
@@ -48,7 +55,7 @@ remove_main() {
     answer user "$USER_NAME"
     # On a disk that takes no writes, what can be ended is ended all the same.
     if make_state && [ -w "$STATE" ]; then
-        [ -f "$TOMBSTONE" ] || write_tombstone "$REQUEST_ID.$ATTEMPT" "$USER_NAME" "$(record_value "$MARKER" uid)"
+        leave_tombstone
         take_lock 120 || fail locked
         purge_tombstones
     fi

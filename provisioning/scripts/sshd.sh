@@ -155,6 +155,7 @@ erase_sshd_block() {
 reload_sshd() {
     [ -n "$SSHD_PID" ] || return 0
     sshd_accepts >/dev/null || return 1
+    sockets=$(sshd_sockets)
     reloaded=no
     if systemd_runs; then
         for unit in ssh.service sshd.service; do
@@ -163,20 +164,22 @@ reload_sshd() {
         done
     fi
     [ "$reloaded" = yes ] || kill -HUP "$SSHD_PID" || return 1
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        sleep 1
-        sshd_listens && return 0
+    for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+        if [ "$try" -le 15 ]; then sleep 0.1 2>/dev/null || sleep 1; else sleep 1; fi
+        anew=$(sshd_sockets)
+        # It opens them anew, except those that systemd gave it.
+        if [ -n "$anew" ] && { [ "$anew" != "$sockets" ] || [ "$try" -ge 10 ]; }; then return 0; fi
     done
     return 1
 }
 
-# Whether a socket listens on one of sshd's ports.
-sshd_listens() {
+# Prints the inodes of the sockets that listen on sshd's ports.
+sshd_sockets() {
     for port in $("$SSHD" -T -f "$SSHD_CONFIG" 2>/dev/null | sed -n 's/^port //p'); do
-        hex=$(printf ':%04X' "$port")
-        grep -Eqs "$hex 0+:0000 0A " /proc/net/tcp /proc/net/tcp6 && return 0
+        awk -v port="$(printf '%04X' "$port")" \
+            '{ n = split($2, address, ":") } address[n] == port && $4 == "0A" { print $10 }' \
+            /proc/net/tcp /proc/net/tcp6 2>/dev/null
     done
-    return 1
 }
 
 # Takes everything of Passport out of sshd's settings, with the last user.

@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox.aws.commands import Command, Invocation
@@ -29,13 +29,26 @@ class Agents:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        # A thread a command and server, and how to ask whether only time or the end of a trouble moves it on.
+        self._threads: dict[threading.Thread, Callable[[], bool]] = {}
+        self._lock = threading.Lock()
 
     def deliver(self, command: Command, server: Server, invocation: Invocation) -> None:
         """Take one server's part of a command; the answer comes later."""
         thread = threading.Thread(target=self._work, args=(command, server, invocation), daemon=True)
-        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
-        thread.start()
+        with self._lock:
+            self._threads = {each: waits for each, waits in self._threads.items() if each.is_alive()}
+            self._threads[thread] = lambda: self._waits(command, server, invocation)
+            thread.start()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until nothing happens any more at this time of the clock; raise TimeoutError."""
+        patience_ends = time.monotonic() + seconds
+        for thread, waits in list(self._threads.items()):
+            while thread.is_alive() and not waits():
+                if time.monotonic() > patience_ends:
+                    raise TimeoutError("the sandbox's agents are still at work")
+                thread.join(BEAT / 4)
 
     def stop(self) -> None:
         """Take no more commands and wait for those that run."""
@@ -70,11 +83,25 @@ class Agents:
             if server.state in {"terminated", "shutting-down"}:
                 invocation.end("Undeliverable")
                 return False
-            late = time.time() < command.requested_at + self._faults.delay_of(server.instance_id)
-            if not late and server.answers_pings and not self._faults.has_lost(server.instance_id):
+            if self._reaches(command, server):
                 return True
             self._stopping.wait(BEAT)
         return False
+
+    def _reaches(self, command: Command, server: Server) -> bool:
+        late = self._faults.now() < command.requested_at + self._faults.delay_of(server.instance_id, command.document)
+        return not late and self._faults.connects(server)
+
+    def _waits(self, command: Command, server: Server, invocation: Invocation) -> bool:
+        """Whether a command is held up by a trouble or by the clock alone."""
+        if invocation.is_final:
+            return False
+        if self._faults.stalls(server.instance_id) and not server.has_room():
+            return True
+        if invocation.started_at is not None:
+            return self._faults.stalls(server.instance_id)
+        over = self._faults.now() >= command.deadline or server.state in {"terminated", "shutting-down"}
+        return not over and not self._reaches(command, server)
 
     def _hang(self, command: Command, server: Server, invocation: Invocation) -> None:
         """Say "in progress" and nothing more, until the trouble is over."""

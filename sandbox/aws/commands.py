@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class Invocation:
     errors: str = ""
     started_at: float | None = None
     ended_at: float | None = None
+    now: Callable[[], float] = time.time
     cancel: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,7 +58,7 @@ class Invocation:
         with self.lock:
             if self.is_final:
                 return False
-            self.details, self.started_at = "InProgress", self.started_at or time.time()
+            self.details, self.started_at = "InProgress", self.started_at or self.now()
             return True
 
     def end(self, details: str, *, code: int = -1, output: str = "", errors: str = "") -> None:
@@ -66,7 +67,7 @@ class Invocation:
             if self.is_final:
                 return
             self.output, self.errors = output[:KEPT_OUTPUT], errors[:KEPT_ERRORS]
-            self.code, self.ended_at = code, time.time()
+            self.code, self.ended_at = code, self.now()
             self.details = details
 
 
@@ -88,10 +89,12 @@ class Command:
     instance_ids: Sequence[str]
     invocations: dict[str, Invocation]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    requested_at: float = field(default_factory=time.time)
+    now: Callable[[], float] = time.time
+    requested_at: float = 0.0
     deadline: float = 0.0
 
     def __post_init__(self) -> None:
+        self.requested_at = self.now()
         self.deadline = self.requested_at + self.timeout
 
     @property
@@ -108,7 +111,7 @@ class Command:
 
     def tick(self) -> None:
         """Let the start deadline pass for what has not started."""
-        if time.time() >= self.deadline:
+        if self.now() >= self.deadline:
             for invocation in self.invocations.values():
                 if invocation.details in {"Pending", "Delayed"}:
                     invocation.end("DeliveryTimedOut")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import stat
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,12 +40,17 @@ class Keys:
 
 
 class AwsDouble:
-    """A context manager; moto keeps its state per process, so one of these at a time in a process."""
+    """A context manager; moto keeps its state per process, so one of these at a time in a process.
 
-    def __init__(self, *, account: str = HOME_ACCOUNT, region: str = HOME_REGION) -> None:
+    `now` is Systems Manager's clock, in seconds since 1970; credentials run out by the real one.
+    """
+
+    def __init__(
+        self, *, account: str = HOME_ACCOUNT, region: str = HOME_REGION, now: Callable[[], float] = time.time
+    ) -> None:
         self.account = account
         self.region = region
-        self.faults = Faults()
+        self.faults = Faults(now)
         self._nodes = Nodes()
         self._clients: dict[tuple[str, str], Any] = {}
 
@@ -138,6 +144,7 @@ class AwsDouble:
             answers=answers,
             online=online,
             registered=registered,
+            last_ping=self.faults.now(),
         )
         self._nodes.add(server)
         return server
@@ -173,6 +180,14 @@ class AwsDouble:
             each.deadline = 0.0
             each.tick()
 
+    def settle(self, seconds: float = 60.0) -> None:
+        """Wait until the agents have done whatever they can at this time of the clock; raise TimeoutError."""
+        self._agents.settle(seconds)
+
+    def new_keys(self) -> None:
+        """Give Passport another key of its own, as an instance profile does; environment() has it."""
+        self._keys = self._make_user()
+
     def install_cli(self, folder: Path) -> Path:
         """Write an `aws` into a folder that knows `ssm start-session`, for the PATH of a person's ssh."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +221,8 @@ class AwsDouble:
 
     def _make_user(self) -> Keys:
         backend = iam_backends[self.account]["aws"]
-        backend.create_user("us-east-1", "passport")
+        if "passport" not in {user.name for user in backend.users.values()}:
+            backend.create_user("us-east-1", "passport")
         key = backend.create_access_key("passport")
         return Keys(id=str(key.access_key_id), secret=str(key.secret_access_key))
 

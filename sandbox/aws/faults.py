@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.aws.errors import AwsError
@@ -19,9 +20,9 @@ class _Trouble:
     left: int | None
     until: float | None
 
-    def strikes(self) -> bool:
+    def strikes(self, now: float) -> bool:
         if self.until is not None:
-            return time.monotonic() < self.until
+            return now < self.until
         if self.left is None:
             return True
         self.left -= 1
@@ -31,16 +32,19 @@ class _Trouble:
 class Faults:
     """The troubles of the whole service, by operation, and of single servers, by instance id."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.now = now  # what time this AWS has
         self._lock = threading.Lock()
         self._before: dict[str, list[_Trouble]] = {}
         self._after: dict[str, list[_Trouble]] = {}
         self._recent: dict[tuple[str, str, str], list[float]] = {}
         self._stalled: set[str] = set()
         self._lost: set[str] = set()
-        self._late: dict[str, float] = {}
+        self._late: dict[tuple[str, str], float] = {}
         self._twice: set[str] = set()
         self._silent: dict[str, int] = {}
+        self._seen_keys: dict[str, set[str]] = {}
+        self._expired_keys: set[str] = set()
         self.output_limit: int | None = None
         self.list_lag = 0.0
         self.quotas = dict(QUOTAS)
@@ -66,9 +70,9 @@ class Faults:
         """The agent is gone: no commands, no sessions, ConnectionLost."""
         self._lost.add(str(server))
 
-    def deliver_late(self, server: object, seconds: float) -> None:
-        """Commands reach the agent later."""
-        self._late[str(server)] = seconds
+    def deliver_late(self, server: object, seconds: float, *, document: str = "") -> None:
+        """Commands, or those of one document, reach the agent later."""
+        self._late[str(server), document] = seconds
 
     def deliver_twice(self, server: object) -> None:
         """Every command runs twice, one run after the other; the first answer counts."""
@@ -86,13 +90,19 @@ class Faults:
         """ListCommands and ListCommandInvocations know nothing of younger commands."""
         self.list_lag = seconds
 
+    def expire_credentials(self, account: str) -> None:
+        """Every key that has signed a call to this account has run out, before the time that it was given."""
+        with self._lock:
+            self._expired_keys |= self._seen_keys.get(account, set())
+
     def heal(self, server: object) -> None:
         """End every trouble of one server."""
         name = str(server)
         for group in (self._stalled, self._lost, self._twice):
             group.discard(name)
-        for table in (self._late, self._silent):
-            table.pop(name, None)
+        self._silent.pop(name, None)
+        for key in [key for key in self._late if key[0] == name]:
+            del self._late[key]
 
     def clear(self) -> None:
         """End every trouble."""
@@ -110,16 +120,22 @@ class Faults:
         """Raise AwsError if this call shall fail or comes too fast."""
         with self._lock:
             for trouble in self._before.get(operation, []):
-                if trouble.strikes() and trouble.error is not None:
+                if trouble.strikes(self.now()) and trouble.error is not None:
                     raise trouble.error
             quota = self.quotas.get(operation)
             if quota is not None:
                 self._spend(quota, (operation, account, region))
 
+    def has_expired(self, key: str, account: str) -> bool:
+        """Whether this key has run out; it is remembered as one of the account's."""
+        with self._lock:
+            self._seen_keys.setdefault(account, set()).add(key)
+            return key in self._expired_keys
+
     def loses_answer(self, operation: str) -> bool:
         """Whether this call's answer is lost."""
         with self._lock:
-            return any(trouble.strikes() for trouble in self._after.get(operation, []))
+            return any(trouble.strikes(self.now()) for trouble in self._after.get(operation, []))
 
     def stalls(self, server: str) -> bool:
         """Whether this agent never finishes."""
@@ -133,9 +149,9 @@ class Faults:
         """Whether a server's agent can be reached."""
         return server.answers_pings and not self.has_lost(server.instance_id)
 
-    def delay_of(self, server: str) -> float:
-        """Seconds before a command reaches this agent."""
-        return self._late.get(server, 0.0)
+    def delay_of(self, server: str, document: str) -> float:
+        """Seconds before a command of this document reaches this agent."""
+        return self._late.get((server, document), self._late.get((server, ""), 0.0))
 
     def runs_twice(self, server: str) -> bool:
         """Whether this agent gets every command twice."""
@@ -156,7 +172,7 @@ class Faults:
         times: int | None,
         seconds: float | None,
     ) -> None:
-        until = None if seconds is None else time.monotonic() + seconds
+        until = None if seconds is None else self.now() + seconds
         with self._lock:
             table.setdefault(operation, []).append(_Trouble(error=error, left=times, until=until))
 

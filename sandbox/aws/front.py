@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sandbox.aws.callers import caller_of, scope_of
+from sandbox.aws.callers import Caller, Scope, caller_of, scope_of
 from sandbox.aws.errors import AnswerLostError, AwsError
 from sandbox.aws.faults import Faults
 from sandbox.aws.systems_manager import SystemsManager
 
 TARGET = "AmazonSSM."
+EXPIRED = "ExpiredTokenException"
+# How the services that answer in XML call it.
+EXPIRED_IN_XML = {"ec2": (400, "RequestExpired"), "sts": (403, "ExpiredToken")}
 NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
 
 
@@ -65,7 +68,7 @@ class _Desk:
     def systems_manager(self, operation: str, authorization: str, body: bytes) -> dict[str, Any]:
         """Answer a call of Systems Manager; raise AwsError or AnswerLostError."""
         scope = scope_of(authorization)
-        caller = caller_of(scope)
+        caller = self._caller(scope)
         if scope is not None and scope.service != "ssm":
             raise AwsError("InvalidSignatureException", "Credential should be scoped to correct service: 'ssm'.")
         request = _parsed(body)
@@ -77,15 +80,26 @@ class _Desk:
         return answer
 
     def note(self, operation: str, authorization: str) -> None:
-        """Write down a call of moto's; its faults are lost connections, as error shapes differ by service."""
+        """Write down a call of moto's; its faults are lost connections, as error shapes differ by service.
+
+        Raises AwsError for credentials that have run out, and AnswerLostError.
+        """
         try:
-            caller = caller_of(scope_of(authorization))
+            caller = self._caller(scope_of(authorization))
             self.calls.append(Call(operation=operation, account=caller.account, region=caller.region, request={}))
             self.faults.before(operation, caller.account, caller.region)
         except AwsError as error:
             if error.code in {"MissingAuthenticationTokenException", "UnrecognizedClientException"}:
                 return
+            if error.code == EXPIRED:
+                raise
             raise AnswerLostError from None
+
+    def _caller(self, scope: Scope | None) -> Caller:
+        caller = caller_of(scope)
+        if scope is not None and self.faults.has_expired(scope.access_key, caller.account):
+            raise AwsError(EXPIRED, "The security token included in the request is expired")
+        return caller
 
 
 class _Server(ThreadingHTTPServer):
@@ -115,8 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             if target.startswith(TARGET):
                 self._systems_manager(target.removeprefix(TARGET), authorization, body)
             else:
-                self.server.desk.note(_operation(target, body), authorization)
-                self._pass_on(body)
+                self._moto(_operation(target, body), authorization, body)
         except AnswerLostError:
             self.close_connection = True
 
@@ -128,10 +141,25 @@ class _Handler(BaseHTTPRequestHandler):
         except AwsError as error:
             self._say(error.status, {"__type": error.code, "message": error.message, "Message": error.message})
 
+    def _moto(self, operation: str, authorization: str, body: bytes) -> None:
+        try:
+            self.server.desk.note(operation, authorization)
+        except AwsError as error:
+            scope = scope_of(authorization)
+            status, code = EXPIRED_IN_XML[scope.service if scope else "sts"]
+            inner = f"<Error><Code>{code}</Code><Message>{error.message}</Message></Error>"
+            ec2 = f"<Response><Errors>{inner}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
+            sts = f"<ErrorResponse>{inner}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
+            self._write(status, "text/xml", (ec2 if code == "RequestExpired" else sts).encode())
+        else:
+            self._pass_on(body)
+
     def _say(self, status: int, answer: dict[str, Any]) -> None:
-        text = json.dumps(answer).encode()
+        self._write(status, "application/x-amz-json-1.1", json.dumps(answer).encode())
+
+    def _write(self, status: int, kind: str, text: bytes) -> None:
         self.send_response_only(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
+        self.send_header("Content-Type", kind)
         self.send_header("x-amzn-RequestId", str(uuid.uuid4()))
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -89,6 +89,13 @@ class Server:
         """Whether its agent is connected."""
         return self.online and self.state == "running" and (self.host is None or self.host.is_on)
 
+    def has_room(self) -> bool:
+        """Whether its agent could begin another command at once."""
+        free = self.working.acquire(blocking=False)
+        if free:
+            self.working.release()
+        return free
+
 
 class Nodes:
     """All servers of all accounts."""

@@ -84,10 +84,14 @@ class SystemsManager:
             instance_ids=request.get("InstanceIds", []),
             invocations={
                 server.instance_id: Invocation(
-                    instance_id=server.instance_id, name=server.name, plugin=content.steps[0].action
+                    instance_id=server.instance_id,
+                    name=server.name,
+                    plugin=content.steps[0].action,
+                    now=self._faults.now,
                 )
                 for server in servers
             },
+            now=self._faults.now,
         )
         self.commands.append(command)
         answer = {"Command": command.described()}
@@ -171,7 +175,7 @@ class SystemsManager:
         return found[::-1]
 
     def _too_young(self, command: Command) -> bool:
-        return time.time() - command.requested_at < self._faults.list_lag
+        return self._faults.now() - command.requested_at < self._faults.list_lag
 
     def _command(self, caller: Caller, command_id: str, refusal: str) -> Command:
         for command in self.commands:
@@ -206,7 +210,7 @@ class SystemsManager:
 
     def _server_row(self, server: Server) -> Answer:
         if self._ping(server) == "Online":
-            server.last_ping = time.time()
+            server.last_ping = self._faults.now()
         return {
             "InstanceId": server.instance_id,
             "PingStatus": self._ping(server),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Of the outer machine a host sees its programs only: nothing personal, nothing that would run by itself.
@@ -17,6 +19,9 @@ EMPTIED = (
     *("var/lib/containerd", "var/lib/postgresql", "var/lib/mysql", "var/lib/snapd", "var/lib/flatpak"),
     *("var/lib/libvirt", "var/lib/lxc", "var/lib/kubelet", "var/lib/apt", "var/www"),
 )
+# Of programs and their data, folders with more entries than this belong to no server, but for these.
+BULKY = 2000
+KEPT_BULKY = ("x86_64-linux-gnu", "aarch64-linux-gnu", "perl", "zoneinfo")
 UNITS_WANTED = ("ssh.service", "cron.service", "atd.service", "amazon-ssm-agent.service")
 UNITS_MASKED = (
     *("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket"),
@@ -61,7 +66,7 @@ class Cover:
         for entry in Path("/").iterdir():
             if entry.name not in KEPT and entry.name not in EMPTIED:
                 os.mknod(self.top / entry.name, 0o600 | 0o020000, 0)
-        for path in EMPTIED:
+        for path in (*EMPTIED, *self.bulky("usr/lib"), *self.bulky("usr/share")):
             self.empty(path)
         self.empty(str(project).lstrip("/"))
         self.accounts()
@@ -74,6 +79,15 @@ class Cover:
         os.chown(self.top / "var/spool/cron/atjobs/.SEQ", jobs.st_uid, jobs.st_gid)
         self.units()
         os.mknod(self.top / "etc/localtime", 0o600 | 0o020000, 0)
+
+    @staticmethod
+    def bulky(path: str) -> Iterator[str]:
+        """The folders directly below that would only make every search of a host's disk slow."""
+        for folder in Path("/", path).iterdir():
+            if folder.is_dir() and not folder.is_symlink() and folder.name not in KEPT_BULKY:
+                entries = (entry for _, folders, files in os.walk(folder) for entry in (*folders, *files))
+                if next(itertools.islice(entries, BULKY, None), None) is not None:
+                    yield f"{path}/{folder.name}"
 
     def empty(self, path: str) -> None:
         """Make a folder opaque, with the owner and mode that it has below."""

@@ -1,9 +1,11 @@
 """Socket Mode on loopback: tickets, hello, envelopes and acks (page "Using Socket Mode")."""
 
+import contextlib
 import itertools
 import json
 import queue
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,31 +57,37 @@ class SocketMode:
 
     def carry(self, delivery: Delivery, envelope: str, seconds: float) -> Answer:
         """Send an envelope and wait for its ack; raises TimeoutError, or OSError without a connection."""
-        socket, envelope_id = self._next(), secrets.token_hex(16)
+        found, envelope_id = self._next(), secrets.token_hex(16)
         acks: queue.SimpleQueue[Json] = queue.SimpleQueue()
-        socket.acks[envelope_id] = acks
+        found.acks[envelope_id] = acks
         try:
-            socket.connection.send(json.dumps(_envelope(delivery, envelope, envelope_id)))
+            found.connection.send(json.dumps(_envelope(delivery, envelope, envelope_id)))
             payload = acks.get(timeout=seconds)
         except ConnectionClosed as error:
             raise ConnectionError("the socket was closed") from error
         except queue.Empty:
             raise TimeoutError from None
         finally:
-            socket.acks.pop(envelope_id, None)
+            found.acks.pop(envelope_id, None)
         body = json.dumps(payload).encode() if payload else b""
         return Answer(status=200, body=body, content_type="application/json", headers={})
 
-    def refresh(self, reason: str = "refresh_requested") -> None:
-        """Ask every connection to reconnect, then close it, as Slack does every few hours."""
-        for socket in self._all():
-            _say(socket.connection, {"type": "disconnect", "reason": reason, "debug_info": {"host": "sandbox"}})
-            socket.connection.close()
+    def refresh(self, reason: str = "refresh_requested", *, close: bool = True) -> None:
+        """Ask every connection to reconnect, as Slack does every few hours; it leaves it some seconds, or none."""
+        for found in self._all():
+            _say(found.connection, {"type": "disconnect", "reason": reason, "debug_info": {"host": "sandbox"}})
+            if close:
+                found.connection.close()
+
+    def cut(self) -> None:
+        """End every connection without a word, as when something on the way restarts."""
+        for found in self._all():
+            found.connection.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close every connection and stop."""
-        for socket in self._all():
-            socket.connection.close()
+        for found in self._all():
+            found.connection.close()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -100,11 +108,11 @@ class SocketMode:
         return connection.respond(HTTPStatus.NOT_FOUND, "no such ticket\n")
 
     def _serve(self, connection: ServerConnection) -> None:
-        socket = _Socket(connection)
+        found = _Socket(connection)
         with self._lock:
             full = len(self._sockets) >= MOST_CONNECTIONS
             if not full:
-                self._sockets.append(socket)
+                self._sockets.append(found)
             number = len(self._sockets)
         if full:
             _say(connection, {"type": "disconnect", "reason": "too_many_websockets"})
@@ -112,11 +120,12 @@ class SocketMode:
         try:
             _say(connection, _hello(self._app_id, number))
             self._notify()
-            for text in connection:
-                _take_ack(socket, str(text))
+            with contextlib.suppress(ConnectionClosed):  # an app that is killed says no goodbye
+                for text in connection:
+                    _take_ack(found, str(text))
         finally:
             with self._lock:
-                self._sockets.remove(socket)
+                self._sockets.remove(found)
             self._notify()
 
     def _next(self) -> _Socket:

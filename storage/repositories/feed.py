@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Integer, Row, bindparam, delete, insert, or_,
 from access.model import AccessRequest, SlackUser
 from access.ports import Post
 from storage.repositories.people import slack_from_row, slack_to_row
-from storage.repositories.requests import request_from_row
+from storage.repositories.requests import readable
 from storage.repositories.statements import insert_or_update
 from storage.rows import outbox, posts, requests
 
@@ -56,7 +56,13 @@ class SqlPosts:
         self._connection = connection
 
     def stale(self, now: datetime, limit: int) -> Sequence[AccessRequest]:
-        return [request_from_row(row) for row in self._connection.execute(_STALE, {"now": now, "most": limit})]
+        most = limit
+        while True:
+            rows = self._connection.execute(_STALE, {"now": now, "most": most}).all()
+            found = list(readable(rows))[:limit]
+            if len(found) == limit or len(rows) < most:
+                return found
+            most *= 2  # past those that cannot be read
 
     def of(self, request_id: str) -> Sequence[Post]:
         """In the order in which they were first saved."""

@@ -1,6 +1,7 @@
 """Grants and reviews: what belongs to a request."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -13,6 +14,7 @@ from storage.rows import grants, reviews
 
 _ADD_GRANT = insert(grants)
 _GRANTS_OF = select(grants).where(grants.c.request_id == bindparam("request_id"))
+_GRANTS_OF_ALL = select(grants).where(grants.c.request_id.in_(bindparam("request_ids", expanding=True)))
 _SAVE_GRANT = update(grants).where(grants.c.id == bindparam("row"))
 _ADD_REVIEW = insert_new(reviews, "request_id", "person_id")
 _REVIEWS_OF = select(reviews).where(reviews.c.request_id == bindparam("request_id")).order_by(reviews.c.number)
@@ -31,9 +33,20 @@ class SqlGrants:
         rows = self._connection.execute(_GRANTS_OF, {"request_id": request_id})
         return sorted(map(_grant_from_row, rows), key=_number)
 
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Grant]]:
+        found: dict[str, list[Grant]] = defaultdict(list)
+        rows = self._connection.execute(_GRANTS_OF_ALL, {"request_ids": list(request_ids)})
+        for grant in sorted(map(_grant_from_row, rows), key=_number):
+            found[grant.request_id].append(grant)
+        return found
+
     def save(self, grant: Grant) -> None:
-        if not self._connection.execute(_SAVE_GRANT, {"row": grant.id, **_grant_to_row(grant)}).rowcount:
-            raise NotFoundError(f"There is no grant {grant.id}.")
+        self.save_all([grant])
+
+    def save_all(self, grants: Sequence[Grant]) -> None:
+        rows = [{"row": grant.id, **_grant_to_row(grant)} for grant in grants]
+        if rows and self._connection.execute(_SAVE_GRANT, rows).rowcount != len(rows):
+            raise NotFoundError(f"There is no grant {' or '.join(grant.id for grant in grants)}.")
 
 
 class SqlReviews:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, delete, exists, select
+from sqlalchemy import Connection, Integer, Row, bindparam, delete, exists, or_, select
 
 from access.errors import NotFoundError, RefusedError
-from access.model import EmailException, Link, Person, SlackUser, SshKey
+from access.model import EmailException, Link, Person, RequestState, SlackUser, SshKey
 from storage.repositories.statements import insert_new, insert_or_update
-from storage.rows import email_exceptions, links, people, ssh_keys
+from storage.rows import email_exceptions, links, people, requests, ssh_keys
 
+_MAY_HAVE_ACCESS = [state.value for state in (RequestState.PENDING, RequestState.APPROVED, RequestState.ACTIVE)]
 _PERSON = select(people).where(people.c.id == bindparam("id"))
 _PERSON_BY_SUBJECT = select(people).where(
     people.c.provider == bindparam("provider"), people.c.subject == bindparam("subject")
@@ -20,7 +21,10 @@ _GROUPS_READ_BEFORE = (
     select(people)
     .where(
         people.c.groups_read_at < bindparam("instant"),
-        exists().where(links.c.person_id == people.c.id, links.c.expires_at > bindparam("linked_at")),
+        or_(
+            exists().where(links.c.person_id == people.c.id, links.c.expires_at > bindparam("linked_at")),
+            exists().where(requests.c.person_id == people.c.id, requests.c.state.in_(_MAY_HAVE_ACCESS)),
+        ),
     )
     .order_by(people.c.groups_read_at, people.c.id)
     .limit(bindparam("most", type_=Integer))

@@ -1,16 +1,21 @@
 """Access requests: what was asked, the leases of the reconciler, the serials of certificates."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, Update, bindparam, case, func, insert, or_, select, union_all, update
 
 from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
+from storage.errors import UnreadableError
 from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json
 from storage.rows import counters
 from storage.rows import requests as table
+
+_log = logging.getLogger(__name__)
 
 _TO_END = or_(table.c.state == RequestState.ENDING.value, table.c.expires_at <= bindparam("now"))
 _RANK = case((_TO_END, 0), else_=1)
@@ -39,11 +44,13 @@ def _claim(*, removals_only: bool) -> Update:
 _ADD = insert(table)
 _GET = select(table).where(table.c.id == bindparam("row"))
 _GET_LOCKED = _GET.with_for_update()
+_GET_ALL = select(table).where(table.c.id.in_(bindparam("rows", expanding=True))).order_by(table.c.id)
+_GET_ALL_LOCKED = _GET_ALL.with_for_update()  # in the order of their ids: nobody waits for each other in a circle
 _SAVE = update(table).where(table.c.id == bindparam("row"))
 _CLAIM = {only: _claim(removals_only=only) for only in (False, True)}
 _RELEASE = (
     update(table)
-    .where(table.c.id == bindparam("row"), table.c.lease_owner == bindparam("owner"))
+    .where(table.c.id.in_(bindparam("rows", expanding=True)), table.c.lease_owner == bindparam("owner"))
     .values(lease_owner=None, lease_until=None)
 )
 _RELEASE_ALL = update(table).where(table.c.lease_owner == bindparam("owner")).values(lease_owner=None, lease_until=None)
@@ -75,9 +82,20 @@ class SqlRequests:
             raise NotFoundError(f"There is no request {request_id}.")
         return request_from_row(row)
 
+    def get_all(self, request_ids: Sequence[str], *, lock: bool = False) -> Sequence[AccessRequest]:
+        rows = self._connection.execute(_GET_ALL_LOCKED if lock else _GET_ALL, {"rows": list(request_ids)})
+        found = {row.id: request_from_row(row) for row in rows}
+        if missing := [request_id for request_id in request_ids if request_id not in found]:
+            raise NotFoundError(f"There is no request {' or '.join(missing)}.")
+        return [found[request_id] for request_id in request_ids]
+
     def save(self, request: AccessRequest) -> None:
-        if not self._connection.execute(_SAVE, {"row": request.id, **_to_row(request)}).rowcount:
-            raise NotFoundError(f"There is no request {request.id}.")
+        self.save_all([request])
+
+    def save_all(self, requests: Sequence[AccessRequest]) -> None:
+        rows = [{"row": request.id, **_to_row(request)} for request in requests]
+        if rows and self._connection.execute(_SAVE, rows).rowcount != len(rows):
+            raise NotFoundError(f"There is no request {' or '.join(request.id for request in requests)}.")
 
     def find(
         self, *, person_id: str | None = None, states: Sequence[RequestState] = (), limit: int = 50
@@ -87,7 +105,7 @@ class SqlRequests:
             found = found.where(table.c.person_id == person_id)
         if states:
             found = found.where(table.c.state.in_([state.value for state in states]))
-        return [request_from_row(row) for row in self._connection.execute(found)]
+        return list(readable(self._connection.execute(found)))
 
     def claim_due(
         self, now: datetime, *, owner: str, lease_until: datetime, limit: int, removals_only: bool
@@ -97,8 +115,9 @@ class SqlRequests:
         # RETURNING promises no order.
         return [row.id for row in sorted(claimed, key=lambda row: (row.rank, row.due_at, row.id))]
 
-    def release(self, request_id: str, *, owner: str) -> None:
-        self._connection.execute(_RELEASE, {"row": request_id, "owner": owner})
+    def release(self, *request_ids: str, owner: str) -> None:
+        if request_ids:
+            self._connection.execute(_RELEASE, {"rows": list(request_ids), "owner": owner})
 
     def release_all(self, *, owner: str) -> int:
         return self._connection.execute(_RELEASE_ALL, {"owner": owner}).rowcount
@@ -111,8 +130,29 @@ class SqlRequests:
         return serial
 
 
+def readable(rows: Iterable[Row[Any]]) -> Iterator[AccessRequest]:
+    """The requests in these rows, without those that cannot be read: one of them must not hide the others."""
+    for row in rows:
+        try:
+            yield request_from_row(row)
+        except UnreadableError as error:
+            _complain(error.sentence)
+
+
+@lru_cache(maxsize=1000)  # once for each, and not at every look
+def _complain(sentence: str) -> None:
+    _log.error("%s", sentence)
+
+
 def request_from_row(row: Row[Any]) -> AccessRequest:
-    """The request in a row of the requests table."""
+    """The request in a row of the requests table; raises UnreadableError."""
+    try:
+        return _from_row(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableError(f"{row.id} holds what this version of Passport cannot read. See the log.") from error
+
+
+def _from_row(row: Row[Any]) -> AccessRequest:
     return AccessRequest(
         id=row.id,
         person_id=row.person_id,

@@ -163,7 +163,7 @@ def answer(_script: str, environment: Mapping[str, str]) -> Scripted:
         proof = {"uid": "200000", "ended_at": "1763696400", "swept_at": "1763696402", "verified": "yes"}
         counts = {"processes": "3", "files": "2", "mounts": "0", "jobs": "1"}
         return Scripted(output=frame("remove", **about, result="removed", sudo="none", **counts, **proof))
-    made = {"uid": "200000", "existing": "no", "not_after": environment["SSM_NotAfter"], "now": "1763690000"}
+    made = {"uid": "200000", "existing": "no", "not_after": environment["SSM_NotAfter"], "now": str(int(time.time()))}
     place = {"timer": "systemd", "sshd": "drop_in", "port": "22", "host_key": ED25519}
     return Scripted(output=frame("create", **about, **made, **place))
 

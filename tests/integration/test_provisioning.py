@@ -242,19 +242,16 @@ def test_a_server_that_ec2_does_not_speak_of_is_not_believed_gone(desk: AwsDesk)
     assert a_refusal(remove(desk, grants_of([server]))).retryable
 
 
-def test_a_server_out_of_reach_says_that_nothing_is_proven_and_when_it_ends_by_itself(desk: AwsDesk) -> None:
+def test_a_server_out_of_reach_is_no_proof(desk: AwsDesk) -> None:
     (server,) = desk.servers(1)
     desk.double.set_online(server, False)
-    ends = f"{desk.clock.now + timedelta(hours=2):%H:%M} UTC"
     account, grants = desk.account(), removing(grants_of([server]))
     step = on(desk.request, account.remove)
     grants = [desk.kept(step, grants)[0]]
     grants = [desk.kept(step, grants)[0]]
     desk.double.pass_start_deadline()
     assert desk.drive(step, grants)["AR-7F3K.1"] == Failed(
-        reason="web-0 does not answer: its SSM agent did not fetch the command in time. So I cannot prove that "
-        f"Ana Ruiz's user pp-7f3k is gone. The server ends the account itself at {ends}.",
-        retryable=True,
+        reason="web-0 does not answer: its SSM agent did not fetch the command in time.", retryable=True
     )
 
 
@@ -265,9 +262,7 @@ def test_a_stopped_server_is_called_stopped(desk: AwsDesk) -> None:
     grants = desk.kept(step, desk.kept(step, removing(grants_of([server]))))
     desk.double.pass_start_deadline()
     desk.clock.forward(hours=3)
-    refusal = a_refusal(desk.drive(step, grants))
-    assert refusal.reason.startswith("web-0 is stopped. So I cannot prove that Ana Ruiz's user pp-7f3k is gone.")
-    assert "was to end the account itself" in refusal.reason
+    assert a_refusal(desk.drive(step, grants)) == Failed(reason="web-0 is stopped.", retryable=True)
 
 
 def test_a_restart_in_the_middle_of_a_removal_goes_on_where_it_was(desk: AwsDesk) -> None:

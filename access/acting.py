@@ -1,0 +1,93 @@
+"""What a round does outside of any transaction: it asks AWS about servers, and routes and accounts to open and close."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from access.errors import PassportError
+from access.model import AccessRequest, AccountName, Grant, GrantState, RequestState, RouteName
+from access.policy import Policy, changed_tags
+from access.ports import Account, Clock, Inventory, Route
+from access.recording import AXES, MOVING, Case, after, axis_of, is_due, is_over
+from access.steps import Done, Failed, Step
+
+_log = logging.getLogger(__name__)
+
+BROKEN = Failed(reason="Something broke on Passport's side.", retryable=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acted:
+    """What an act found: steps by grant id in their order, or whether the request can start."""
+
+    steps: Mapping[str, Sequence[Step]] = field(default_factory=dict)
+    start: Step | None = None  # for a request that is to start: Done, or Failed
+
+
+class Acting:
+    """The acts of a round; none of them raises, so that one poisoned request stops no other."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        inventory: Inventory,
+        routes: Mapping[RouteName, Route],
+        accounts: Mapping[AccountName, Account],
+        clock: Clock,
+    ) -> None:
+        self._policy = policy
+        self._inventory = inventory
+        self._routes = routes
+        self._accounts = accounts
+        self._clock = clock
+
+    def act(self, case: Case) -> Acted:
+        """Whatever is due now; of a request whose time is over, nothing before that is on record."""
+        now = self._clock()
+        if is_over(case.request, now):
+            return Acted()
+        if case.request.state is RequestState.APPROVED and case.request.expires_at is None:
+            return Acted(start=self._may_start(case.request))
+        steps: dict[str, list[Step]] = defaultdict(list)
+        for state in reversed(MOVING):  # removals first
+            moving = [grant for grant in case.grants if grant.state is state and is_due(grant, now)]
+            for axis in AXES[state]:
+                chosen = [grant for grant in moving if axis_of(grant) == axis]
+                found = self._call(axis, state, case.request, chosen) if chosen else {}
+                for grant_id, step in found.items():
+                    steps[grant_id].append(step)
+                moving = [_gone_on(grant, found.get(grant.id)) for grant in moving]
+        return Acted(steps=steps)
+
+    def _call(
+        self, axis: str, state: GrantState, request: AccessRequest, grants: Sequence[Grant]
+    ) -> Mapping[str, Step]:
+        adapter: Route | Account = self._routes[request.route] if axis == "route" else self._accounts[request.account]
+        operation = adapter.provision if state is GrantState.PROVISIONING else adapter.remove
+        try:
+            steps = operation(request, grants)
+            return {grant.id: steps.get(grant.id, BROKEN) for grant in grants}
+        except Exception as error:  # noqa: BLE001 - one poisoned request must not stop the others, nor be forgotten
+            _log.exception("%s: %s of %s failed", request.id, operation.__qualname__, [grant.id for grant in grants])
+            failed = Failed(reason=error.sentence, retryable=True) if isinstance(error, PassportError) else BROKEN
+            return {grant.id: failed for grant in grants}
+
+    def _may_start(self, request: AccessRequest) -> Step:
+        """Read again what policy looked at; a change since submission stops the request."""
+        try:
+            current = self._inventory.read_again(request.servers)
+        except PassportError as error:
+            return Failed(reason=error.sentence, retryable=True)
+        except Exception:  # noqa: BLE001 - as in _call
+            _log.exception("%s: its servers could not be read again", request.id)
+            return BROKEN
+        changes = [changed_tags(self._policy, pinned, current.get(pinned.key)) for pinned in request.servers]
+        sentence = " ".join(change for change in changes if change)
+        return Failed(reason=sentence, retryable=False) if sentence else Done()
+
+
+def _gone_on(grant: Grant, step: Step | None) -> Grant:
+    """The grant as what comes next needs to see it; it is recorded later, with that."""
+    return after(grant, step) if isinstance(step, Done) else grant

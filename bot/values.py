@@ -1,0 +1,114 @@
+"""What a single setting may be: types that check and read it. Their errors say what a right one is like."""
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
+
+from access.words import parse_duration
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """``host:port`` in two; raises ValueError."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError('it is a host and a port, like "127.0.0.1:8080"')
+    return host.strip("[]"), int(port)
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, timedelta):  # a default
+        return value
+    if not isinstance(value, str):
+        raise ValueError('write a duration like "30m", "2h" or "1h30m", in quotes')  # noqa: TRY004 - for pydantic
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(f'write a duration like "30m", "2h" or "1h30m", not {value!r}') from None
+
+
+def _words(value: object) -> object:
+    """A list, also from a variable, where it is written with commas."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _listen(listen: str) -> str:
+    host_and_port(listen)
+    return listen
+
+
+def _network(word: str) -> str:
+    try:
+        ipaddress.ip_network(word, strict=False)
+    except ValueError:
+        raise ValueError(f"{word!r} is no address, and no network like 10.0.0.0/8") from None
+    return word
+
+
+def _public_url(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+        raise ValueError('it is the address people reach Passport at, like "https://passport.example.com"')
+    if not _is_secure(url):
+        raise ValueError("it begins with https:// (http:// only on loopback)")
+    return url
+
+
+def _api_url(url: str) -> str:
+    if not _is_secure(url) or not url.endswith("/"):
+        raise ValueError('it is like "https://slack.com/api/" or "https://slack-gov.com/api/", slash included')
+    return url
+
+
+def _scim_url(url: str) -> str:
+    if not _is_secure(url):
+        raise ValueError("it begins with https:// (http:// only on loopback)")
+    return url
+
+
+def _is_secure(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bot_token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"xoxb-[A-Za-z0-9-]{8,}", token.get_secret_value()):
+        raise ValueError("it begins with xoxb- (in Slack: OAuth & Permissions)")
+    return token
+
+
+def _app_token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"xapp-[A-Za-z0-9-]{8,}", token.get_secret_value()):
+        raise ValueError("it begins with xapp- (in Slack: Basic Information, App-Level Tokens)")
+    return token
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-f]{32,}", secret.get_secret_value()):  # anybody could sign with an empty one
+        raise ValueError("it has 32 hexadecimal digits (in Slack: Basic Information)")
+    return secret
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_words)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)]
+Listen = Annotated[str, AfterValidator(_listen)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+ApiUrl = Annotated[str, AfterValidator(_api_url)]
+ScimUrl = Annotated[str, AfterValidator(_scim_url)]
+BotToken = Annotated[SecretStr, AfterValidator(_bot_token)]
+AppToken = Annotated[SecretStr, AfterValidator(_app_token)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]

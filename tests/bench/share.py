@@ -1,0 +1,49 @@
+"""Passport's own share of the wait from a click on Approve to the credentials."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from access.model import AccessRequest, RequestState
+from access.service.desk import Caller
+from tests.bench.figures import Figure, at_most, percentile
+from tests.bench.ground import ENGINES, Ground
+from tests.bench.office import Office, settle_in
+from tests.values import ANA
+
+IN_FLIGHT = 4
+REQUESTS = 600
+
+
+def run(ground: Ground) -> Iterator[Figure]:
+    """Slack is left out, and AWS answers at once."""
+    for engine in ENGINES:
+        waits = _waits(ground.database(engine), ground.much(REQUESTS))
+        yield at_most(f"approval to credentials, {engine}, {IN_FLIGHT} in flight, p50", percentile(waits, 50), "ms", 100)
+        yield at_most(f"approval to credentials, {engine}, {IN_FLIGHT} in flight, p99", percentile(waits, 99), "ms", 100)
+
+
+def _waits(url: str, count: int) -> list[float]:
+    settle_in(url)
+    active: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+
+    def noticed(request: AccessRequest) -> None:
+        if request.state is RequestState.ACTIVE:
+            active[request.id].set()
+
+    def wait(_: int) -> float:
+        request_id = office.submit().id
+        begun = time.perf_counter()
+        office.approve(request_id)
+        assert active[request_id].wait(30)
+        office.showing.credentials(Caller(slack_user=ANA), request_id)
+        return (time.perf_counter() - begun) * 1000
+
+    office = Office(url, owner="bench", noticed=noticed)
+    office.turns.loop.start()
+    with ThreadPoolExecutor(IN_FLIGHT) as people:
+        waits = list(people.map(wait, range(count)))
+    office.close()
+    return waits

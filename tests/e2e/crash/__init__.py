@@ -1,0 +1,1 @@
+"""Passport is killed everywhere, and everything comes right all the same."""

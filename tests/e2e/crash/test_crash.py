@@ -1,0 +1,53 @@
+"""`kill -9` of `passport serve` around its commits and calls: what follows is as if it had not happened."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from tests.e2e.crash.kills import Kills, spread
+from tests.e2e.crash.story import Told
+
+KILLS = 48
+TOWNS = 4
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kills]:
+    with Kills(tmp_path_factory.mktemp("crash"), towns=TOWNS) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unharmed(kills: Kills) -> list[Told]:
+    return [running.result() for running in [kills.start(), kills.start()]]
+
+
+@pytest.fixture(scope="module")
+def harmed(request: pytest.FixtureRequest, kills: Kills, unharmed: list[Told]) -> dict[int, "Future[Told]"]:
+    """The killed runs that this session asks for, all of them under way."""
+    chosen = spread([told.points for told in unharmed], KILLS)
+    wanted = [item.callspec.params["number"] for item in request.session.items if _is_kill(item)]
+    return {number: kills.start(chosen[number]) for number in wanted}
+
+
+def _is_kill(item: pytest.Item) -> bool:
+    return item.path.samefile(__file__) and hasattr(item, "callspec")
+
+
+def test_without_a_kill_the_story_passes_every_kind_of_point(unharmed: list[Told]) -> None:
+    for told in unharmed:
+        assert told.faults == ()
+        assert len(told.points) >= 60
+        kinds = set(told.points)
+        for what in ("SendCommand", "ListCommandInvocations", "chat.postMessage", "chat.update", "response_url"):
+            assert {f"before {what}", f"after {what}"} <= kinds
+        for thread in ("waitress", "reconcile", "reconciler", "feed"):
+            assert {f"before a commit of {thread}", f"after a commit of {thread}"} <= kinds
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_killed_at(number: int, harmed: dict[int, "Future[Told]"]) -> None:
+    told = harmed[number].result()
+    assert told.killed_at, f"not killed: {told.order}"
+    assert not told.faults, "\n".join([told.order, *told.faults])

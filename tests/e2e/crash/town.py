@@ -1,0 +1,178 @@
+"""A company whose Passport can be killed at any point, and that starts it again as often as it takes."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
+from sandbox.idp import IdentityProviderDouble
+from sandbox.reading import first_url
+from sandbox.serving import Serving
+from sandbox.slack import Message, SlackDouble
+from sandbox.slack.deliveries import Delivery
+from storage.unit_of_work import SqlStore
+from tests.e2e.crash import killer
+from tests.e2e.crash.record import Tables, read_tables
+from tests.stores import SEALER
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[3]
+PATIENCE = 60.0  # seconds: a command whose answer was lost is looked for during ten of them
+
+
+class Branch(Company):
+    """A company of its own, but for the AWS of another."""
+
+    def __init__(self, folder: Path, headquarters: Company) -> None:
+        super().__init__(folder)
+        self.aws = headquarters.aws
+
+    def __enter__(self) -> Self:
+        self.slack = self._stack.enter_context(SlackDouble())
+        self.idp = self._stack.enter_context(IdentityProviderDouble())
+        self.slack.add_channel(AUDIT_CHANNEL, name="passport-audit")
+        self.slack.add_channel(LEADS_CHANNEL, name="payments-leads")
+        self._hire("ana", "Ana Ruiz", {"payments"})
+        self._hire("ben", "Ben Ito", {"payments-leads"})
+        self.slack.join(LEADS_CHANNEL, self.people["ben"].slack.id, self.people["ana"].slack.id)
+        return self
+
+
+class Mortal(Serving):
+    """A Passport with the killer inside."""
+
+    def __init__(self, company: Company, folder: Path) -> None:
+        settings = {
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).with_name("site")), str(ROOT)]),
+            killer.FOLDER: str(folder),
+            "PASSPORT_INVENTORY_EVERY": "1h",  # it reads servers once at the start, and else for requests only
+        }
+        super().__init__(company, folder, settings=settings)
+
+    def order(self, number: int, point: str = "") -> None:
+        """From now on list the points; and die when this one is passed for this time."""
+        self._points.unlink(missing_ok=True)
+        new = self._folder / f"{killer.ORDER}.new"
+        new.write_text(f"{number} {point}")
+        new.rename(self._folder / killer.ORDER)
+
+    def pardon(self) -> None:
+        """List no more, and do not die."""
+        (self._folder / killer.ORDER).unlink(missing_ok=True)
+
+    @property
+    def database_url(self) -> str:
+        """Of the database that it serves from."""
+        return self._database_url
+
+    @property
+    def passed(self) -> list[str]:
+        """The points that were passed since the order."""
+        return self._points.read_text().splitlines() if self._points.exists() else []
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process is None or self._process.poll() is not None
+
+    @property
+    def _points(self) -> Path:
+        return self._folder / killer.POINTS
+
+
+class Town:
+    """People who go on until what they wanted is done, and a Passport that may die meanwhile."""
+
+    def __init__(self, company: Company, server: str, *, has_access: Callable[[str], bool]) -> None:
+        self.company = company
+        self.server = server
+        self.has_access = has_access
+        self.ana, self.ben = company.people["ana"], company.people["ben"]
+        self.passport = Mortal(company, company.folder / "passport")
+        self.deaths = 0
+        self.faults: list[str] = []
+
+    def open(self) -> None:
+        """Set Passport up, and sign everybody in."""
+        self.passport.run("migrate")
+        self.passport.start()
+        self.passport.trust()
+        for person in (self.ana, self.ben):
+            link = person.slack.command(COMMAND, "link").message
+            assert link is not None
+            assert "You are signed in" in self.company.sign_in(person, first_url(link))
+        assert self.ana.slack.command(COMMAND, f"key add {self.ana.public_key}").ok
+
+    def insist(self, act: Callable[[], Delivery | None]) -> Delivery | None:
+        """Do it again for as long as Slack says that the app did not answer; None when there is nothing to do."""
+        while True:
+            done = act()
+            if done is None or done.ok:
+                return done
+            self.revive()
+
+    def wait(self, look: Callable[[], T | None], what: str) -> T:
+        """Look until it is there, starting Passport again if it dies; raises TimeoutError."""
+        end = time.monotonic() + PATIENCE
+        while not (found := look()):
+            if self.passport.is_dead:
+                self.revive()
+            if time.monotonic() > end:
+                raise TimeoutError(f"waited {PATIENCE:.0f} s for {what}")
+            time.sleep(0.03)
+        return found
+
+    def revive(self) -> None:
+        """After a death by order: look around, start it again without the order."""
+        deadline = time.monotonic() + 5
+        while not self.passport.is_dead:
+            assert time.monotonic() < deadline, "Passport does not answer, and is not dead"
+            time.sleep(0.01)
+        self.passport.pardon()
+        self.deaths += 1
+        self.faults += self._faults_while_dead()
+        self.passport.start()
+
+    def tables(self) -> Tables:
+        """The database, read beside whoever serves from it."""
+        with self.beside() as store:
+            return read_tables(store)
+
+    @contextmanager
+    def beside(self) -> Iterator[SqlStore]:
+        """The store of a command that runs beside the server."""
+        store = SqlStore(self.passport.database_url, sealing=SEALER, exclusive=False)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def card_messages(self) -> list[Message]:
+        """What the leads see."""
+        return self.company.slack.messages(LEADS_CHANNEL)
+
+    def audit_messages(self) -> list[Message]:
+        """What the audit channel has."""
+        return self.company.slack.messages(AUDIT_CHANNEL)
+
+    def _faults_while_dead(self) -> list[str]:
+        """Nobody has access without a record, not even now."""
+        tables = self.tables()
+        expected = {grant.request_id for grant in tables.grants if grant.state.value != "removed"}
+        started = {request.id for request in tables.requests if request.expires_at}
+        return [
+            f"{request.id} has access without a record"
+            for request in tables.requests
+            if self.has_access(request.user_name) and request.id not in expected & started
+        ]
+
+
+def found_by(person: Employee, action_id: str, *words: str) -> Message | None:
+    """The newest direct message with this button and these words in it."""
+    for message in reversed(person.slack.direct_messages()):
+        if action_id in message.actions and all(word in message.plain for word in words):
+            return message
+    return None

@@ -1,0 +1,235 @@
+"""The whole reconciler and AWS on a bad day: real storage, real adapters, one clock for both sides.
+
+An hour of trouble takes a moment, because the clock is turned to the next thing that is due once the agents rest.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from access.audit import AuditEvent, Kind
+from access.model import AccessRequest, AccountName, Grant, RequestState, RouteName
+from access.ports import Store
+from access.reconcile import Reconciler
+from access.service.ending import Ending
+from access.service.reviewing import Reviewing
+from access.service.submitting import Submitting
+from handlers.audit_lines import line
+from handlers.cards import wanted_posts
+from handlers.wanted import REQUESTER, REVIEWERS, Wanted
+from provisioning import documents
+from provisioning.accounts.short_lived_user import ShortLivedUser
+from provisioning.aws import Sessions
+from provisioning.inventory import AwsInventory
+from provisioning.routes.session_manager import SessionManager
+from provisioning.run_command import RunCommand
+from sandbox.aws import AwsDouble, Scripted, Server
+from sandbox.hosts import Host
+from sandbox.slack.mrkdwn import read_blocks
+from tests.integration.aws_desk import ACCOUNTS, AUTHORITY, HOME, answer, frame
+from tests.values import ANA, BEN, FakeClock, a_person
+from tests.world import World
+
+
+class AwsGround:
+    """A double with Passport's documents, its clock, and Passport's way to it; shared by the tests of a module."""
+
+    def __init__(self, double: AwsDouble, clock: FakeClock, patch: pytest.MonkeyPatch) -> None:
+        self.double = double
+        self.clock = clock
+        self.patch = patch
+        self.servers: list[Server] = []
+        self.sessions = Sessions(ACCOUNTS)
+        for account in ACCOUNTS:
+            for region in account.regions:
+                documents.publish(self.sessions.client(account.name, region, "ssm"))
+
+
+@contextmanager
+def aws_ground() -> Iterator[AwsGround]:
+    """A ground whose environment is that of a process with Passport's own credentials."""
+    clock = FakeClock(datetime.now(UTC).replace(microsecond=0))
+
+    def now() -> float:
+        return clock.now.timestamp()
+
+    with pytest.MonkeyPatch.context() as patch, AwsDouble(now=now) as double:
+        for name, value in double.environment().items():
+            patch.setenv(name, value)
+        yield AwsGround(double, clock, patch)
+
+
+@dataclass
+class Machine:
+    """A server that does what the scripts do, so far as it can be seen: users with an end of their own, tombstones."""
+
+    clock: FakeClock
+    name: str
+    ends: dict[str, datetime] = field(default_factory=dict)  # of the users that it has
+    tombstones: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+    refuses: dict[str, str] = field(default_factory=dict)  # the code that create or remove fails with
+    behind: timedelta = timedelta()  # how far its clock is behind
+
+    def __call__(self, script: str, environment: Mapping[str, str]) -> Scripted:
+        """What create and remove do and answer."""
+        user, request = environment["SSM_UserName"], environment["SSM_RequestId"]
+        action = "create" if "SSM_NotAfter" in environment else "remove"
+        self.ran.append(f"{action} {user}")
+        code = self.refuses.get(action) or self._refusal(action, request, environment)
+        if code:
+            return Scripted(output=frame(action, f"failed:{code}"), code=1)
+        if action == "create":
+            self.ends[user] = datetime.fromtimestamp(int(environment["SSM_NotAfter"]), UTC)
+        else:
+            self.tombstones.add(request)
+            self.ends.pop(user, None)
+        said = answer(script, environment).output
+        return Scripted(output=re.sub("(?m)^now=.*$", f"now={int(self._time().timestamp())}", said))
+
+    def lets_in(self, user: str) -> bool:
+        """Whether the user could do anything on it now."""
+        return user in self.ends and self._time() < self.ends[user]
+
+    def _refusal(self, action: str, request: str, environment: Mapping[str, str]) -> str:
+        if action == "remove":
+            return ""
+        if self._time().timestamp() >= int(environment["SSM_NotAfter"]):
+            return "after_end"
+        return "tombstone" if request in self.tombstones else ""
+
+    def _time(self) -> datetime:
+        return self.clock.now - self.behind
+
+
+class Story(World):
+    """Ana asks, Ben approves, and real adapters act; what people then read."""
+
+    def __init__(self, ground: AwsGround, store: Store) -> None:
+        super().__init__(store)
+        self.ground, self.double, self.clock = ground, ground.double, ground.clock
+        ground.double.faults.clear()
+        while ground.servers:
+            ground.double.terminate(ground.servers.pop())
+        self.aws = AwsInventory(ground.sessions, ACCOUNTS, clock=self.clock)
+        self.desk = replace(self.desk, inventory=self.aws, clock=self.clock)
+        self.submitting, self.reviewing, self.ending = Submitting(self.desk), Reviewing(self.desk), Ending(self.desk)
+        now = self.clock.now
+        self.add_person(a_person("Ana Ruiz", groups_read_at=now), ANA)
+        self.add_person(a_person("Ben Ito", groups=frozenset({"payments-leads"}), groups_read_at=now), BEN)
+        self.machines: dict[str, Machine] = {}
+        self.worker = self.reconciler()
+
+    def reconciler(self, owner: str = "one") -> Reconciler:
+        """A process's reconciler, with nothing remembered."""
+        run_command = RunCommand(self.ground.sessions, clock=self.clock)
+        account = ShortLivedUser(
+            run_command, self.ground.sessions, authority_keys=[AUTHORITY.public_key], clock=self.clock
+        )
+        return Reconciler(
+            self.store,
+            policy=self.desk.policy,
+            inventory=self.aws,
+            routes={RouteName.SESSION_MANAGER: SessionManager()},
+            accounts={AccountName.SHORT_LIVED_USER: account},
+            clock=self.clock,
+            owner=owner,
+        )
+
+    def server(self, name: str, *, account: str = HOME, host: Host | None = None) -> Server:
+        """A server of production, which Passport knows; with a host, its agent runs the real scripts there."""
+        machine = self.machines[name] = Machine(clock=self.clock, name=name)
+        made = self.double.add_server(name, account=account, tags={"env": "prod"}, answers=machine, host=host)
+        self.ground.servers.append(made)
+        self.aws.refresh()
+        return made
+
+    def replace(self, server: Server) -> Server:
+        """Terminate a server and run another of the same name."""
+        self.double.terminate(server)
+        return self.server(server.name)
+
+    def once_sent(self, server: Server, act: Callable[[Server], object]) -> None:
+        """Do something to a server after its command was sent and before its agent has it."""
+        self.double.faults.deliver_late(server, 5)
+        self.let(seconds=3)
+        act(server)
+        self.double.faults.deliver_late(server, 0)
+
+    def lose_every_answer(self) -> None:
+        """Do what is asked and never say so, in Systems Manager and in EC2."""
+        for operation in ("SendCommand", "ListCommands", "ListCommandInvocations"):
+            self.double.faults.take_then_timeout(operation, times=None)
+        self.double.faults.fail("DescribeInstances")
+
+    def renew_credentials(self) -> None:
+        """Put fresh credentials where Passport's own come from."""
+        self.double.new_keys()
+        for name, value in self.double.environment().items():
+            self.ground.patch.setenv(name, value)
+
+    def approved(self, *names: str, minutes: int = 60) -> AccessRequest:
+        """A request that Ben has said yes to and nobody has acted upon."""
+        request = self.submit(*names, minutes=minutes)
+        self.approve(request)
+        return request
+
+    def opened(self, *names: str, minutes: int = 60) -> AccessRequest:
+        """A request whose servers are open."""
+        request = self.approved(*names, minutes=minutes)
+        self.let(seconds=10)
+        assert self.now(request).state is RequestState.ACTIVE, self.reads(request)
+        return self.now(request)
+
+    def let(self, **by: float) -> None:
+        """Let time pass, and everything happen that happens in it."""
+        until = self.clock.now + timedelta(**by)
+        while True:
+            self.double.settle()
+            if self.reconcile(self.worker):
+                continue
+            due = self.worker.next_due_at()
+            if due is None or due > until:
+                break
+            self.clock.now = max(self.clock.now, due)
+        self.clock.now = until
+        self.double.settle()
+        while self.reconcile(self.worker):
+            self.double.settle()
+
+    def now(self, request: AccessRequest) -> AccessRequest:
+        """The request as it is."""
+        return self.standing(request.id).request
+
+    def grant(self, request: AccessRequest) -> Grant:
+        """Its only grant."""
+        (grant,) = self.standing(request.id).grants
+        return grant
+
+    def reads(self, request: AccessRequest) -> str:
+        """Everything that Slack shows Ana of it now, one message after the other."""
+        return "\n".join(read_blocks(post.blocks) for post in self._posts(request) if post.audience == REQUESTER)
+
+    def card(self, request: AccessRequest) -> str:
+        """What the reviewers read."""
+        return "\n".join(read_blocks(post.blocks) for post in self._posts(request) if post.audience == REVIEWERS)
+
+    def late(self, request: AccessRequest) -> list[str]:
+        """What the audit channel was told of removals that are late."""
+        events = [found for found in self._events(request) if found.event.kind is Kind.GRANT_REMOVAL_LATE]
+        return [line(found, self.now(request)) for found in events]
+
+    def let_in(self, request: AccessRequest) -> list[str]:
+        """The servers on which the request's user could do anything now."""
+        return [machine.name for machine in self.machines.values() if machine.lets_in(request.user_name)]
+
+    def _posts(self, request: AccessRequest) -> Sequence[Wanted]:
+        return wanted_posts(self.standing(request.id), now=self.clock.now)
+
+    def _events(self, request: AccessRequest) -> list[AuditEvent]:
+        with self.store.unit_of_work() as uow:
+            return list(uow.audit.of(request.id))

@@ -1,0 +1,337 @@
+"""``passport doctor``: a sound installation is called sound, and each fault gets its line and its mend."""
+
+import base64
+import json
+import logging
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from bot import cli, wiring
+from bot.doctor import examine
+from bot.settings import load
+from bot.slack_doctor import SCOPES
+from bot.verdicts import Finding, clock_finding
+from sandbox.aws import AwsDouble
+from sandbox.idp import IdentityProviderDouble
+from sandbox.slack import SlackDouble
+from tests.values import NOW
+
+AUDIT, LEADS, ADMINS = "C0AUDIT", "C0LEADS", "S0ADMINS"
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+CONFIG = """
+public_url = "https://passport.example.com"
+slack_team_id = "{team}"
+slack_audit_channel = "C0AUDIT"
+slack_api_url = "{slack_url}"
+slack_admins = ["U0BEN"]
+saml_key_file = "saml.key"
+saml_certificate_file = "saml.crt"
+{more}
+[[providers]]
+name = "okta"
+metadata_file = "idp.xml"
+
+[[accounts]]
+name = "prod-payments"
+id = "{account}"
+regions = ["{region}"]
+
+[[rules]]
+name = "prod-root"
+groups = ["payments"]
+reviewers = ["payments-leads"]
+tell = ["C0LEADS"]
+"""
+
+
+@dataclass
+class Installation:
+    """A folder with everything that Passport needs, and the world around it."""
+
+    folder: Path
+    slack: SlackDouble
+    aws: AwsDouble
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def configure(self, *, team: str = "T0PASSPORT", account: str = "", more: str = "") -> None:
+        """Write the settings."""
+        text = CONFIG.format(
+            team=team,
+            slack_url=self.slack.url,
+            account=account or self.aws.account,
+            region=self.aws.region,
+            more=more,
+        )
+        (self.folder / "passport.toml").write_text(text)
+
+    def certificate(self, *, days: float, name: str = "saml.crt") -> bytes:
+        """A certificate of our key that lasts so long."""
+        now = datetime.now(UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "passport")])
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(KEY.public_key())
+        builder = builder.serial_number(1).not_valid_before(now - timedelta(days=400))
+        made = builder.not_valid_after(now + timedelta(days=days, minutes=1)).sign(KEY, hashes.SHA256())
+        pem = made.public_bytes(Encoding.PEM)
+        (self.folder / name).write_bytes(pem)
+        return pem
+
+    def problems(self) -> dict[str, str]:
+        """What the doctor finds wrong, by subject; nothing is wrong with a line of it."""
+        return {finding.subject: finding.sentence for finding in self.findings() if finding.is_wrong}
+
+    def findings(self) -> list[Finding]:
+        """Everything that it finds."""
+        found = list(examine(load))
+        for finding in found:
+            assert "\n" not in finding.line
+            assert finding.sentence.endswith((".", "saml.key")), finding
+            for secret in self.variables.values():
+                assert secret not in finding.line
+        return found
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[AwsDouble]:
+    with AwsDouble() as double:
+        yield double
+
+
+@pytest.fixture(scope="module")
+def idp_metadata() -> Iterator[bytes]:
+    with IdentityProviderDouble() as provider:
+        yield provider.metadata
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, aws: AwsDouble, idp_metadata: bytes, monkeypatch: pytest.MonkeyPatch, sqlite_template: Path
+) -> Iterator[Installation]:
+    """A sound installation."""
+    aws.faults.clear()
+    handlers = logging.getLogger().handlers[:]
+    with SlackDouble() as slack:
+        for channel in (AUDIT, LEADS):
+            slack.add_channel(channel, name=channel.lower())
+        slack.add_member("U0BEN", name="ben")
+        made = Installation(folder=tmp_path, slack=slack, aws=aws)
+        made.configure()
+        made.certificate(days=900)
+        key = tmp_path / "saml.key"
+        key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        key.chmod(0o600)
+        provider = tmp_path / "idp.xml"
+        provider.write_bytes(lasting(idp_metadata, made.certificate(days=900)))
+        (tmp_path / "passport.db").write_bytes(sqlite_template.read_bytes())
+        made.variables = {
+            "PASSPORT_SLACK_BOT_TOKEN": slack.bot_token,
+            "PASSPORT_SLACK_SIGNING_SECRET": slack.signing_secret,
+            "PASSPORT_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        }
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("PASSPORT_CONFIG", raising=False)
+        for name, value in {**aws.environment(), **made.variables}.items():
+            monkeypatch.setenv(name, value)
+        cli.main(["documents", "publish"])
+        yield made
+    logging.getLogger().handlers[:] = handlers
+
+
+def lasting(metadata: bytes, pem: bytes) -> bytes:
+    """An identity provider's metadata with this certificate in place of its own."""
+    from lxml import etree
+
+    root = etree.fromstring(metadata)
+    body = "".join(pem.decode().splitlines()[1:-1])
+    for element in root.iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate"):
+        element.text = body
+    found: bytes = etree.tostring(root)
+    return found
+
+
+def test_a_sound_installation_is_called_sound(place: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in printed} == {"ok"}
+    subjects = [line.split(maxsplit=1)[1].partition(":")[0] for line in printed]
+    assert subjects == [
+        "settings", "database", "certificate authority", "saml", "saml certificate", "saml provider okta",
+        "slack token", "slack scopes", "clock", "slack C0AUDIT", "slack C0LEADS", "slack U0BEN",
+        "aws prod-payments", *["aws prod-payments " + place.aws.region] * 2,
+    ]  # fmt: skip
+
+
+def test_the_doctor_changes_nothing(place: Installation) -> None:
+    before = {path.name: path.read_bytes() for path in place.folder.iterdir() if path.suffix != ".db-shm"}
+    assert not place.problems()
+    after = {path.name: path.read_bytes() for path in place.folder.iterdir() if path.suffix != ".db-shm"}
+    assert {name: after[name] for name in before} == before
+    assert not (place.folder / "passport-ca.sealed").exists()
+    assert {call.method for call in place.slack.calls} == {"auth.test", "conversations.info", "users.info"}
+    assert not place.slack.messages(AUDIT)
+
+
+def test_machines_read_json(place: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+    place.configure(team="T0ELSEWHERE")
+    capsys.readouterr()
+    assert cli.main(["doctor", "--json"]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(set(line) == {"subject", "verdict", "sentence"} for line in found)
+    assert [line["subject"] for line in found if line["verdict"] == "problem"] == ["slack token"]
+
+
+def test_wrong_settings_are_the_one_finding(place: Installation) -> None:
+    place.configure(more='pubic_url = "x"')
+    (finding,) = place.findings()
+    assert finding.line == (
+        "problem  settings: There is no setting pubic_url. Check its spelling against passport.example.toml."
+    )
+
+
+def test_a_database_without_tables(place: Installation) -> None:
+    (place.folder / "passport.db").unlink()
+    assert place.problems()["database"].endswith("run `passport migrate`.")
+    assert not (place.folder / "passport.db").exists()
+
+
+@pytest.mark.postgres
+def test_a_postgres_that_is_not_there(place: Installation, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSPORT_DATABASE_URL", postgres_url)
+    assert not place.problems()
+    monkeypatch.setenv("PASSPORT_DATABASE_URL", "postgresql://passport:geheim@127.0.0.1:1/passport")
+    sentence = place.problems()["database"]
+    assert "does not answer" in sentence
+    assert "geheim" not in sentence
+
+
+def test_a_sealed_file_of_another_key(place: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load()
+    wiring.certificate_authority(settings, wiring.sealer(settings))
+    assert not place.problems()
+    monkeypatch.setenv("PASSPORT_SEALING_KEYS", f"k2:{base64.b64encode(bytes(32)).decode()}")
+    assert "key k1, which is not among the sealing keys" in place.problems()["certificate authority"]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [(-3, "The certificate ran out on"), (12, "in 12 days. Make a new one"), (31, "")],
+)
+def test_passports_own_certificate_runs_out(place: Installation, days: int, words: str) -> None:
+    place.certificate(days=days)
+    assert words in place.problems().get("saml certificate", "")
+    assert bool(place.problems()) is bool(words)
+
+
+def test_a_providers_certificate_runs_out(place: Installation) -> None:
+    metadata = place.folder / "idp.xml"
+    metadata.write_bytes(lasting(metadata.read_bytes(), place.certificate(days=2, name="old.crt")))
+    problems = place.problems()
+    assert list(problems) == ["saml provider okta"]
+    assert "Fetch its metadata anew into idp.xml." in problems["saml provider okta"]
+
+
+def test_a_private_key_that_others_can_read(place: Installation) -> None:
+    (place.folder / "saml.key").chmod(0o644)
+    assert place.problems() == {"saml key": "Others can read saml.key. Mend: chmod 600 saml.key"}
+
+
+def test_a_missing_file(place: Installation) -> None:
+    (place.folder / "idp.xml").unlink()
+    assert "metadata_file of the provider okta cannot be read" in place.problems()["saml"]
+
+
+def test_a_token_that_slack_refuses(place: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSPORT_SLACK_BOT_TOKEN", "xoxb-0000000000-of-another-app")
+    assert place.problems() == {
+        "slack token": "Slack refuses the bot token (invalid_auth). Install the app again and set slack_bot_token anew."
+    }
+
+
+def test_a_slack_that_does_not_answer(place: Installation) -> None:
+    place.slack.close()
+    assert "Slack does not answer" in place.problems()["slack token"]
+
+
+def test_scopes_that_are_missing(place: Installation) -> None:
+    place.slack._scopes = tuple(scope for scope in place.slack._scopes if scope != "im:write")
+    assert place.problems() == {
+        "slack scopes": "The app lacks im:write. Add them as in app_manifest.yml and install the app again."
+    }
+
+
+def test_the_scopes_are_those_of_the_manifest() -> None:
+    manifest = yaml.safe_load(Path("app_manifest.yml").read_text())
+    reading = {"channels:read", "groups:read"}  # the doctor's own, and optional
+    assert set(manifest["oauth_config"]["scopes"]["bot"]) - reading == set(SCOPES)
+
+
+def test_a_channel_without_passport(place: Installation) -> None:
+    place.slack.leave(AUDIT, "U0PASSPORT")
+    place.slack.archive(LEADS)
+    place.slack.deactivate("U0BEN")
+    problems = place.problems()
+    assert problems["slack C0AUDIT"].endswith("Type /invite @Passport there.")
+    assert "is archived" in problems["slack C0LEADS"]
+    assert "is deactivated" in problems["slack U0BEN"]
+
+
+def test_channels_cannot_be_seen_without_the_scopes_for_it(tmp_path: Path, place: Installation) -> None:
+    with SlackDouble(scopes=SCOPES, bot_token=place.slack.bot_token) as slack:
+        slack.add_channel(AUDIT, name="audit")
+        slack.add_channel(LEADS, name="leads")
+        slack.add_member("U0BEN", name="ben")
+        place.slack = slack
+        place.configure()
+        unseen = [finding for finding in place.findings() if finding.verdict == "unseen"]
+        assert [finding.subject for finding in unseen] == [f"slack {AUDIT}", f"slack {LEADS}"]
+        assert not place.problems()
+
+
+def test_a_user_group_that_is_not_there(place: Installation) -> None:
+    place.configure(more="")
+    config = place.folder / "passport.toml"
+    config.write_text(config.read_text().replace('["U0BEN"]', '["S0NOBODY"]'))
+    assert "cannot be looked up (no_such_subteam). Check the id." in place.problems()["slack S0NOBODY"]
+
+
+def test_a_clock_that_is_wrong(place: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "now", lambda: datetime.now(UTC) + timedelta(seconds=45))
+    (sentence,) = [finding.sentence for finding in place.findings() if finding.is_wrong]
+    assert re.fullmatch(r"This machine is 4[4-6] s ahead of Slack. Let NTP set its clock.", sentence)
+
+
+@pytest.mark.parametrize(
+    ("date", "said"),
+    [
+        ("Sat, 21 Nov 2026 03:00:29 GMT", ["ok       clock: This machine and AWS agree within 29 s."]),
+        ("Sat, 21 Nov 2026 03:05:00 GMT", ["problem  clock: This machine is 300 s behind AWS. Let NTP set its clock."]),
+        ("", []),
+        ("soon", []),
+    ],
+)
+def test_the_clock_beside_the_date_of_an_answer(date: str, said: list[str]) -> None:
+    assert [finding.line for finding in clock_finding("AWS", date, NOW)] == said
+
+
+def test_another_aws_account(place: Installation) -> None:
+    place.configure(account="999999999999")
+    assert "the settings say 999999999999" in place.problems()["aws prod-payments"]
+
+
+def test_documents_of_another_version(place: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+    place.configure(more='document_prefix = "Other-"')
+    problems = [finding.sentence for finding in place.findings() if finding.is_wrong]
+    assert len(problems) == 3
+    assert all(sentence.endswith("run passport documents publish.") for sentence in problems)

@@ -1,0 +1,107 @@
+"""What happens in a story, chosen by its seed and number alone: the same again plays the same choices."""
+
+from dataclasses import dataclass
+from random import Random
+
+HOSTS = ("web-1", "db-2")
+REQUESTERS = ("ana", "cleo")
+DECISIONS = {"approve": 10, "approve twice": 4, "approve and deny": 3, "deny": 2, "cancel": 2, "nobody": 1}
+ENDS = ("expires", "done", "revoked")
+SLIPS = (
+    "request nowhere-9 for 20s because a server that is not there",
+    "request web-1 for 99h because too long",
+    "request web-1 for 20s via nothing because no such route",
+    "done AR-ZZZZ",
+    "cancel AR-ZZZZ",
+    "revoke AR-ZZZZ because it is not there",
+    "frobnicate",
+)
+SLACK = ("slack down", "slack slow", "slack rate limited", "slack loses answers", "slack answers 503")
+AWS = ("aws throttles", "aws answers 500", "aws loses answers")
+AGENT = ("agent twice", "agent late", "agent stalls", "agent lost")
+POWER = ("reboot", "power cut", "pause")
+PASSPORT = ("kill -9", "restart")
+DATABASE = ("database cut",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """One thing that goes wrong, some seconds into the story and for some seconds."""
+
+    name: str
+    host: str  # where it is one of a host's
+    after: float
+    lasts: float
+
+    def __str__(self) -> str:
+        where = f" {self.host}" if self.name in {*AGENT, *POWER} else ""
+        return f"{self.name}{where} {self.after:.0f}+{self.lasts:.0f}s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A story: who asks for what, who decides how, what is done with it, how it ends, and the weather."""
+
+    number: int
+    requester: str
+    servers: tuple[str, ...]
+    seconds: int
+    slip: str  # something wrong that is typed first
+    relinks: bool  # asks without a link, and signs in then
+    repeats: bool  # Slack delivers the command and the click once more
+    decision: str
+    logs_in: bool
+    plants: bool
+    thief: bool
+    end: str
+    troubles: tuple[Trouble, ...]
+
+    def __str__(self) -> str:
+        told = [f"{self.requester} asks for {' '.join(self.servers)} {self.seconds}s"]
+        told += [word for word in ("relinks", "repeats") if getattr(self, word)]
+        told += ["a slip first"] if self.slip else []
+        told.append(self.decision)
+        if self.decision.startswith("approve"):
+            told += [
+                what for what, so in (("logs in", self.logs_in), ("plants", self.plants), ("thief", self.thief)) if so
+            ]
+            told.append(self.end)
+        return f"{', '.join(told)} | {', '.join(map(str, self.troubles)) or 'calm'}"
+
+
+def plan(seed: int, number: int, *, database_fails: bool) -> Plan:
+    """The story of this number."""
+    dice = Random(f"{seed}:{number}")
+    end = dice.choice(ENDS)
+    logs_in = dice.random() < 0.8
+    return Plan(
+        number=number,
+        requester=dice.choice(REQUESTERS),
+        servers=tuple(dice.sample(HOSTS, dice.randint(1, len(HOSTS)))),
+        seconds=dice.randint(6, 20) if end == "expires" else dice.randint(40, 60),
+        slip=dice.choice(SLIPS) if dice.random() < 0.25 else "",
+        relinks=dice.random() < 0.15,
+        repeats=dice.random() < 0.3,
+        decision=dice.choices(list(DECISIONS), weights=list(DECISIONS.values()))[0],
+        logs_in=logs_in,
+        plants=logs_in and dice.random() < 0.6,
+        thief=logs_in and dice.random() < 0.3,
+        end=end,
+        troubles=_troubles(dice, database_fails=database_fails),
+    )
+
+
+def _troubles(dice: Random, *, database_fails: bool) -> tuple[Trouble, ...]:
+    """None in every third story; else one to three, of different families."""
+    if dice.random() < 0.33:
+        return ()
+    families = [SLACK, AWS, AGENT, POWER, PASSPORT, *([DATABASE] if database_fails else [])]
+    return tuple(
+        Trouble(
+            name=dice.choice(family),
+            host=dice.choice(HOSTS),
+            after=dice.uniform(0, 6),
+            lasts=dice.uniform(1, 6),
+        )
+        for family in dice.sample(families, dice.randint(1, 3))
+    )

@@ -1,0 +1,131 @@
+"""The troubles of a story: each begins on its own, lasts as long as planned, and is over when the story is looked at."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from sandbox.hosts import Host
+from tests.soak.ground import Ground
+from tests.soak.plan import AGENT, AWS, PASSPORT, POWER, SLACK, Trouble
+
+_COMMAND_CALLS = ("SendCommand", "ListCommandInvocations", "ListCommands")
+_REPORTS_WITHIN = 1.0  # seconds after which a rebooted host's agent tells of the commands that died with it
+
+
+class Weather:
+    """A context manager around a story: on leaving, everything works again, or the trouble that did not pass is raised."""
+
+    def __init__(self, ground: Ground, troubles: Sequence[Trouble]) -> None:
+        self._ground = ground
+        self._slack, self._aws = ground.company.slack, ground.company.aws
+        self._threads = [threading.Thread(target=self._live, args=(trouble,), daemon=True) for trouble in troubles]
+        self._failed: list[Exception] = []
+
+    def __enter__(self) -> Self:
+        """Let the clouds gather."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until every trouble has passed, and end what is left of them."""
+        for thread in self._threads:
+            thread.join()
+        self._slack.faults.clear()
+        self._aws.faults.clear()
+        if self._failed:
+            raise self._failed[0]
+
+    def _live(self, trouble: Trouble) -> None:
+        time.sleep(trouble.after)
+        try:
+            self._play(trouble)
+        except Exception as error:  # noqa: BLE001 - raised where the story ends
+            self._failed.append(error)
+
+    def _play(self, trouble: Trouble) -> None:
+        for family, play in (
+            (SLACK, self._upset_slack),
+            (AWS, self._upset_aws),
+            (AGENT, self._upset_agent),
+            (POWER, self._cut_power),
+            (PASSPORT, self._end_passport),
+        ):
+            if trouble.name in family:
+                play(trouble)
+                return
+        self._cut_database(trouble)
+
+    def _upset_slack(self, trouble: Trouble) -> None:
+        faults = self._slack.faults
+        begin: dict[str, Callable[[], object]] = {
+            "slack down": lambda: faults.down(trouble.lasts),
+            "slack slow": lambda: faults.slow(2.0),
+            "slack rate limited": lambda: faults.rate_limit(retry_after=2, times=5),
+            "slack loses answers": lambda: faults.drop_answer(times=3),
+            "slack answers 503": lambda: faults.http_error(times=5),
+        }
+        begin[trouble.name]()
+        time.sleep(trouble.lasts)
+        faults.clear()
+
+    def _upset_aws(self, trouble: Trouble) -> None:
+        faults = self._aws.faults
+        for call in _COMMAND_CALLS:
+            if trouble.name == "aws throttles":
+                faults.throttle(call, seconds=trouble.lasts)
+            elif trouble.name == "aws answers 500":
+                faults.fail(call, times=3)
+            else:
+                faults.take_then_timeout(call, times=1)
+        time.sleep(trouble.lasts)
+
+    def _upset_agent(self, trouble: Trouble) -> None:
+        faults, server = self._aws.faults, self._ground.company.servers[trouble.host]
+        if trouble.name == "agent late":
+            faults.deliver_late(server, trouble.lasts)
+        else:
+            begin = {"agent twice": faults.deliver_twice, "agent stalls": faults.stall, "agent lost": faults.lose}
+            begin[trouble.name](server)
+        time.sleep(trouble.lasts)
+        faults.heal(server)
+
+    def _cut_power(self, trouble: Trouble) -> None:
+        host = self._ground.company.hosts[trouble.host]
+        if trouble.name == "pause":
+            host.pause()
+            time.sleep(trouble.lasts)
+            host.resume()
+            return
+        died_at = time.time()
+        host.power_off()
+        time.sleep(trouble.lasts if trouble.name == "power cut" else 0)
+        host.power_on()
+        time.sleep(_REPORTS_WITHIN)
+        self._report_lost(host, died_at)
+
+    def _report_lost(self, host: Host, died_at: float) -> None:
+        """An agent that starts finds the commands that it had begun and reports that they came to nothing."""
+        server = self._ground.company.servers[host.name]
+        for command in self._aws.commands:
+            invocation = command.invocations.get(server.instance_id)
+            if invocation and invocation.started_at is not None and invocation.started_at < died_at:
+                invocation.end("Failed", code=1, errors="the agent was restarted")
+
+    def _end_passport(self, trouble: Trouble) -> None:
+        passport = self._ground.passport
+        passport.kill() if trouble.name == "kill -9" else passport.stop()
+        time.sleep(trouble.lasts)
+        passport.start(seconds=60, slack=False)
+
+    def _cut_database(self, trouble: Trouble) -> None:
+        ends = time.monotonic() + trouble.lasts
+        while time.monotonic() < ends and self._ground.postgres:
+            with suppress(AssertionError):
+                self._ground.postgres.cut_connections(self._ground.database_url.rpartition("/")[2])
+            time.sleep(1)
