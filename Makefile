@@ -1,6 +1,7 @@
 # make demo   the whole story on this machine      make test   every test, as CI runs them
-# make check  what a commit must pass, under 60 s   make lock   write requirements.lock anew
-.PHONY: demo test check format lock clean
+# make check  what a commit must pass, under 60 s   make lock   write the locks anew
+# make bench  the figures of docs/benchmarks.md      make soak   random stories in random weather (SECONDS=600 SEED=…)
+.PHONY: demo test check bench soak format lock clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -23,6 +24,13 @@ check: $(READY)
 	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
 	@$(BIN)/pytest tests/unit --quiet
+
+bench: $(READY)
+	@$(BIN)/python -m tests.bench
+
+SECONDS ?= 600
+soak: $(READY)
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 format: $(READY)
 	@$(BIN)/ruff format .

@@ -166,14 +166,17 @@ def is_quorate(request: AccessRequest, reviews: Sequence[Review]) -> bool:
 
 
 def changed_tags(policy: Policy, pinned: Server, current: Server | None) -> str:
-    """What changed since submission that policy looks at, as a sentence; "" when nothing did."""
+    """What changed since submission of the tags that policy looks at, as a sentence; "" when nothing did.
+
+    A server that is gone or off is not a change of policy: its own grant fails with its reason, the others go on.
+    """
     if current is None:
-        return f"{pinned.name} is gone."
+        return ""
     for key in sorted(policy.tag_keys):
         was, now_is = pinned.tags.get(key), current.tags.get(key)
         if was != now_is:
             return f"The tag {key} of {pinned.name} changed from {was or 'nothing'} to {now_is or 'nothing'}."
-    return current.problem
+    return ""
 
 
 def _tag_matches(server: Server, key: str, patterns: Sequence[str]) -> bool:

@@ -67,13 +67,15 @@ class Reconciler:
             claimed = uow.requests.claim_due(
                 now, owner=self._owner, lease_until=now + LEASE, limit=limit, removals_only=removals_only
             )
-            pass
+            self._kept_leases.update(claimed)  # a commit without an answer may have leased them all the same
             uow.commit()
         self._kept_leases.difference_update(kept, claimed)
         return claimed
 
     def next_due_at(self) -> datetime | None:
-        """When there is something to do again."""
+        """When there is something to do again: at once while a lease is still to be given back."""
+        if self._kept_leases:
+            return self._clock()
         with self._store.unit_of_work(read_only=True) as uow:
             return uow.requests.next_due_at()
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import ParamSpec, Protocol, TypeVar
 
+from access.errors import UnavailableError
 from access.ports import Clock
 from access.reconcile import Reconciler
 
@@ -78,8 +79,8 @@ class Loop:
     def _take_turn(self) -> timedelta:
         try:
             asked = self._turn()
-        except Exception:  # noqa: BLE001 - the loop outlives whatever breaks a turn
-            _log.exception("%s: a turn failed; trying again", self._thread.name)
+        except Exception as error:  # noqa: BLE001 - the loop outlives whatever breaks a turn
+            _tell(f"{self._thread.name}: a turn failed; trying again", error)
             return AFTER_TROUBLE
         return IDLE if asked is None else max(asked, timedelta())
 
@@ -146,5 +147,13 @@ class ReconcilerTurns:
             self._busy -= 1
         error = None if future.cancelled() else future.exception()
         if error:
-            _log.error("A piece of work failed and will be tried again", exc_info=error)
+            _tell("A piece of work failed and will be tried again", error)
         self.loop.wake()
+
+
+def _tell(what: str, error: BaseException) -> None:
+    """In the log: a line about what is away and comes back by itself; the whole trace of anything else."""
+    if isinstance(error, UnavailableError):
+        _log.warning("%s: %s", what, error.sentence)
+    else:
+        _log.error(what, exc_info=error)

@@ -29,7 +29,7 @@ from access.service.reviewing import Reviewing
 from access.service.showing import Showing
 from access.service.submitting import Submitting
 from bot import wiring
-from bot.loops import Loop, ReconcilerTurns
+from bot.loops import Loop, Measure, ReconcilerTurns
 from bot.metrics import CountedRefusals, Metrics
 from bot.proxies import WSGI, TrustedProxies
 from bot.scraping import MetricsServer
@@ -53,8 +53,11 @@ from provisioning.ssh_keys import parse_public_key
 _log = logging.getLogger(__name__)
 
 WEB_THREADS = 16
+MOST_CONNECTIONS = 500  # waitress's own 100 are soon taken by whoever opens them and says nothing
+QUIET_SECONDS = 30  # after which such a connection is closed
 INLINE_SECONDS = 2  # a Slack call before an ack: it has three seconds in all
 FEED_SECONDS = 10
+FEED_REST = timedelta(milliseconds=200)  # a burst of commits is one look at what Slack has yet to show
 HOUSEKEEPING = timedelta(minutes=1)
 STOPPING = timedelta(seconds=10)  # as long as what is under way may take
 
@@ -155,7 +158,7 @@ class Passport:
             observe=metrics.moved,
         )
         self._turns = ReconcilerTurns(self._reconciler, clock=wiring.now, measure=metrics.measure)
-        self._feed_loop = Loop("feed", metrics.measure("feed", self._feed.run_once))
+        self._feed_loop = Loop("feed", metrics.measure("feed", self._feed.run_once), rest=FEED_REST)
         self._timers = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._after_ack = AfterAck()
         linking = Linking(desk)
@@ -179,7 +182,7 @@ class Passport:
             signing_secret=_revealed(settings.slack_signing_secret),
         )
         app = build_app(surface)
-        self._sockets = _sockets(settings, app)
+        self._sockets = _sockets(settings, app, metrics.measure)
         site = build_site(
             Site(
                 public_url=settings.public_url,
@@ -260,7 +263,7 @@ class Passport:
             return problem
         if not (self._turns.loop.is_alive and self._feed_loop.is_alive):
             return "The reconciler or the feed does not run. Restart Passport."
-        if self._inventory.age() is None:
+        if not self._inventory.has_listed:
             return "The servers have not been listed yet. Try again in a moment."
         return ""
 
@@ -275,6 +278,9 @@ def _listen(settings: Settings, site: WSGI) -> Any:
             port=port,
             threads=WEB_THREADS,
             ident="",
+            connection_limit=MOST_CONNECTIONS,
+            channel_timeout=QUIET_SECONDS,
+            asyncore_use_poll=True,  # select() ends at 1,024 files
             max_request_body_size=MOST_BYTES,  # waitress would keep a gigabyte before Flask sees the first byte
             clear_untrusted_proxy_headers=False,  # they are ours to judge (TrustedProxies)
         )
@@ -294,7 +300,7 @@ def _serve_metrics(settings: Settings, metrics: Metrics) -> MetricsServer | None
         ) from None
 
 
-def _sockets(settings: Settings, app: App) -> Sockets | None:
+def _sockets(settings: Settings, app: App, measure: Measure) -> Sockets | None:
     """Socket Mode's connections, if it is asked for."""
     if settings.slack_app_token is None:
         return None
@@ -303,6 +309,7 @@ def _sockets(settings: Settings, app: App) -> Sockets | None:
         app_token=settings.slack_app_token.get_secret_value(),
         client=_slack(settings, FEED_SECONDS),
         connections=settings.slack_socket_connections,
+        measure=measure,
     )
 
 

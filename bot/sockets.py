@@ -19,6 +19,8 @@ from slack_sdk.errors import SlackApiError
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from bot.loops import Measure, unmeasured
+
 _log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = timedelta(seconds=30)
@@ -37,8 +39,17 @@ class Sockets:
     ``client`` must not retry by itself (``retry_handlers=[]``): its retries sleep.
     """
 
-    def __init__(self, app: App, *, app_token: str, client: WebClient, connections: int = 2, workers: int = 16) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: App,
+        *,
+        app_token: str,
+        client: WebClient,
+        connections: int = 2,
+        workers: int = 16,
+        measure: Measure = unmeasured,
+    ) -> None:
+        self._dispatch = measure("slack", app.dispatch)
         self._app_token = app_token
         self._client = client
         self._wanted = connections
@@ -133,7 +144,7 @@ class Sockets:
             _log.warning("Too busy for a delivery of Slack's: nothing was done, and Slack says so")
             return
         try:
-            response = self._app.dispatch(_request(envelope))
+            response = self._dispatch(_request(envelope))
             if response.status == 200:
                 connection.send(json.dumps({"envelope_id": envelope["envelope_id"], **_payload(response)}))
         except ConnectionClosed:

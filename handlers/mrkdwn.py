@@ -3,6 +3,9 @@
 from datetime import datetime
 
 MAX_SECTION = 3000  # Slack: "Section block", text
+_ESCAPED = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\u200b{mark}\u200b" for mark in "*_~`"},
+)
 
 
 def escape(text: str) -> str:
@@ -11,8 +14,7 @@ def escape(text: str) -> str:
     Slack's page "Formatting text": ``& < >`` are its control characters; a zero-width space stops the
     formatting marks, which have no escape.
     """
-    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\u200b{char}\u200b" if char in "*_~`" else char for char in plain)
+    return text.translate(_ESCAPED)
 
 
 def quote(text: str) -> str:

@@ -16,7 +16,9 @@ _NAME = 60
 def one_line(text: str, most: int = _SENTENCE) -> str:
     """The text without line breaks and invisible characters, cut with ``…``; not yet escaped."""
     plain = " ".join(text.split())
-    plain = "".join(char for char in plain if char == "\u200d" or unicodedata.category(char) not in {"Cc", "Cf", "Cs"})
+    if not plain.isprintable():
+        visible = (char for char in plain if char == "\u200d" or unicodedata.category(char) not in {"Cc", "Cf", "Cs"})
+        plain = "".join(visible)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 

@@ -53,7 +53,11 @@ class AwsInventory:
                     except AwsError as error:
                         _log.warning("inventory of %s %s: %s", account.name, region, error.sentence)
                         problems.append(error.sentence)
-            self._index = _Index([listed for region in self._regions.values() for listed in region])
+                    except Exception:  # noqa: BLE001 - what one region says must not hide the servers of the others
+                        _log.exception("inventory of %s %s", account.name, region)
+                        problems.append(f"What AWS says of {account.name} {region} cannot be read.")
+                    else:  # at once: the next region may hang
+                        self._index = _Index([listed for region in self._regions.values() for listed in region])
             if not problems:
                 self.refreshed_at = self._clock()
         return Refreshed(servers=len(self._index), problems=tuple(dict.fromkeys(problems)))
@@ -61,6 +65,11 @@ class AwsInventory:
     def age(self) -> timedelta | None:
         """How long ago everything was read well; None: never."""
         return self._clock() - self.refreshed_at if self.refreshed_at else None
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether any region was ever read: one that does not answer must not keep the others closed."""
+        return bool(self._regions)
 
     def find(self, words: str) -> Sequence[Server]:
         """Servers by exact name, by instance id, or by ``tag:key=value``; from memory."""

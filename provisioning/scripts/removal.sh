@@ -247,13 +247,14 @@ sweep_files() {
 
 # Files that were made unchangeable, which takes root.
 sweep_stubborn_files() {
-    find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -exec chattr -f -i -a {} +
+    find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -execdir chattr -f -i -a {} +
     give_away_files
 }
 
+# From inside each folder: whoever owns one could put a link in its place meanwhile.
 give_away_files() {
-    find_everywhere \( ! -uid "$USER_ID" -o -exec chown -h "$DEAD_ID" {} + \) \
-        -gid "$USER_ID" -exec chgrp -h "$DEAD_ID" {} +
+    find_everywhere \( ! -uid "$USER_ID" -o -execdir chown -h "$DEAD_ID" {} + \) \
+        -gid "$USER_ID" -execdir chgrp -h "$DEAD_ID" {} +
 }
 
 # Removes account and group. 6 means there is none; 8 that something of it still runs.

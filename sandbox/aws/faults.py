@@ -66,6 +66,10 @@ class Faults:
         """The agent takes commands and never finishes one."""
         self._stalled.add(str(server))
 
+    def unstall(self, server: object) -> None:
+        """The agent goes on with what it has taken."""
+        self._stalled.discard(str(server))
+
     def lose(self, server: object) -> None:
         """The agent is gone: no commands, no sessions, ConnectionLost."""
         self._lost.add(str(server))

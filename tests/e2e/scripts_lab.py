@@ -1,10 +1,14 @@
 """A real host, the real scripts, and a person with a key: what the tests of the scripts stand on."""
 
+import inspect
+import itertools
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from provisioning.documents import Document, create_document, probe_document, remove_document
 from provisioning.framing import (
@@ -18,6 +22,8 @@ from provisioning.framing import (
 from provisioning.refusals import Refused
 from sandbox.hosts import Doorway, Host
 
+P = ParamSpec("P")
+
 # The agent writes the script to a file and gives it no input.
 AGENT = 'file=$(mktemp /run/script.XXXXXX) && cat >"$file" && sh "$file" </dev/null; code=$?; rm -f "$file"; exit $code'
 
@@ -27,6 +33,7 @@ class Keys:
     """A certificate authority and a person's key, as files."""
 
     folder: Path
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def authority(self) -> str:
@@ -35,8 +42,9 @@ class Keys:
 
     def certify(self, principal: str, options: Sequence[str] = ()) -> Path:
         """Sign the person's key for one principal, for use through the tunnel only."""
-        certificate = self.folder / f"{principal}-cert.pub"
-        public = self.folder / f"{principal}.pub"
+        number = next(self.numbers)  # hosts side by side have users of the same name
+        certificate = self.folder / f"{principal}-{number}-cert.pub"
+        public = self.folder / f"{principal}-{number}.pub"
         public.write_text((self.folder / "alone/person.pub").read_text())
         words = [word for option in ("clear", "permit-pty", *options) for word in ("-O", option)]
         words += ["-O", "source-address=127.0.0.1/32,::1/128", "-V", "-1m:+1h", "-n", principal]
@@ -125,7 +133,7 @@ class Lab:
 
     def _ssh(self, created: Created, command: str, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
         key = self.keys.folder / "alone" / "person"  # beside it there is no certificate that ssh would find
-        known = self.keys.folder / f"{created.user_name}.known_hosts"
+        known = self.keys.folder / f"{self.host.name}-{created.user_name}.known_hosts"
         known.write_text("".join(f"passport-host {key}\n" for key in created.host_keys))
         with Doorway(self.host.dial) as door:
             words = [
@@ -149,6 +157,25 @@ class Lab:
     def sshd_settings(self) -> str:
         """Everything that sshd reads."""
         return self.sh("cat /etc/ssh/sshd_config; cat /etc/ssh/sshd_config.d/* 2>/dev/null; ls -R /etc/ssh")
+
+
+def on_every_host(test: Callable[Concatenate[Lab, P], None]) -> Callable[..., None]:
+    """Make a test of one lab a test of all the fixture ``labs``, side by side; a failure names its host."""
+
+    def beside(labs: Mapping[str, Lab], *args: P.args, **given: P.kwargs) -> None:
+        with ThreadPoolExecutor(len(labs)) as pool:
+            running = {kind: pool.submit(test, lab, *args, **given) for kind, lab in labs.items()}
+        for kind, run in running.items():
+            failure = run.exception()
+            if failure is not None:
+                failure.add_note(f"on the host {kind}")
+                raise failure
+
+    lab, *others = inspect.signature(test).parameters.values()
+    beside.__name__, beside.__doc__ = test.__name__, test.__doc__
+    # What pytest reads to know the fixtures.
+    vars(beside)["__signature__"] = inspect.Signature([lab.replace(name="labs"), *others])
+    return beside
 
 
 def name_of(request_id: str) -> str:

@@ -16,8 +16,9 @@ from sqlalchemy import event
 
 from access.audit import Kind, verify
 from access.errors import UnavailableError
-from access.model import EndCause, GrantState, RequestState
+from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState
 from access.service.desk import Caller
+from access.steps import Done, Step
 from bot.loops import ReconcilerTurns
 from handlers import ids
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
@@ -225,6 +226,36 @@ def test_the_reconciler_loses_its_connection_at_any_commit(
         with store.unit_of_work(read_only=True) as uow:
             assert verify(uow.audit.all()) == []
             assert uow.figures.read(world.clock.now, reader="slack").leases == 0
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_during_an_act(server_and_url: tuple[PostgresServer, str], open_store: Open) -> None:
+    """Neither what was found can be recorded nor the lease given back; all the same nobody waits for its end."""
+    server, url = server_and_url
+    store = open_store(url)
+    world = World(store)
+    turns = ReconcilerTurns(world.reconciler(), clock=world.clock, threads=2, kept_for_removals=1)
+    request = world.submit("web-1")
+    world.approve(request)
+    gone = threading.Event()
+
+    def provision(_request: AccessRequest, _grant: Grant) -> Step:
+        if not gone.is_set():
+            crash(server)
+            gone.set()
+        return Done()
+
+    world.account.on_provision = provision
+    turns.loop.start()
+    try:
+        assert gone.wait(30)
+        wait_for(lambda: turns._busy == 0, "the piece of work to break off")
+        server.start()
+        wait_for(lambda: world.standing(request.id).request.state is RequestState.ACTIVE, "the loop to go on")
+    finally:
+        turns.stop()
+    assert [verb for verb, _ in world.account.asked] == ["provision"] * 2  # at least once, and idempotent on the host
+    assert world.kinds(request.id).count(Kind.GRANT_ACTIVE) == 1
 
 
 @pytest.mark.hosts

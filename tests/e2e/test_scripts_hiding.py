@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.hosts import HostFleet
-from tests.e2e.scripts_lab import Keys, Lab, make_keys
+from sandbox.hosts import HostFleet, HostWish
+from tests.e2e.scripts_lab import Keys, Lab, make_keys, on_every_host
 
 pytestmark = pytest.mark.hosts
 
@@ -59,13 +59,18 @@ def fleet() -> Iterator[HostFleet]:
         yield fleet
 
 
-@pytest.fixture(scope="module", params=["systemd", "cron", "no-pam"])
-def lab(request: pytest.FixtureRequest, fleet: HostFleet, keys: Keys) -> Lab:
-    if request.param == "systemd":
-        host = fleet.boot("hiding-systemd", init="systemd")
-    else:
-        host = fleet.boot(f"hiding-{request.param}", init="cron", use_pam=request.param == "cron")
-    lab = Lab(host=host, keys=keys)
+@pytest.fixture(scope="module")
+def labs(fleet: HostFleet, keys: Keys) -> dict[str, Lab]:
+    wishes = [
+        HostWish(name="systemd", init="systemd"),
+        HostWish(name="cron", init="cron"),
+        HostWish(name="no-pam", init="cron", use_pam=False),
+    ]
+    return {host.name: populated(Lab(host=host, keys=keys)) for host in fleet.boot_all(wishes)}
+
+
+def populated(lab: Lab) -> Lab:
+    """A host with a bystander, who has a process and some files."""
     lab.sh("mkdir -m 1777 /srv/drop")
     # useradd gives subordinate ids to users of this range, which is what Passport's users shall not have.
     lab.sh("sed -i 's/^UID_MAX.*/UID_MAX 600000/' /etc/login.defs")
@@ -80,6 +85,7 @@ def bystanders_things(lab: Lab) -> str:
     )
 
 
+@on_every_host
 def test_who_has_no_root_leaves_nothing(lab: Lab) -> None:
     before = bystanders_things(lab)
     created = lab.created("AR-HIDE")
@@ -121,6 +127,7 @@ def test_who_has_no_root_leaves_nothing(lab: Lab) -> None:
     assert bystanders_things(lab) == before
 
 
+@on_every_host
 def test_who_had_root_leaves_nothing_of_this_kind_either(lab: Lab) -> None:
     before = bystanders_things(lab)
     created = lab.created("AR-ROOT", sudo="all")
@@ -139,6 +146,7 @@ def test_who_had_root_leaves_nothing_of_this_kind_either(lab: Lab) -> None:
     assert bystanders_things(lab) == before
 
 
+@on_every_host
 def test_the_next_user_inherits_nothing(lab: Lab) -> None:
     first = lab.created("AR-NXTA")
     lab.login(first, "echo mine >/srv/drop/inherited")
@@ -149,6 +157,7 @@ def test_the_next_user_inherits_nothing(lab: Lab) -> None:
     lab.removed("AR-NXTB")
 
 
+@on_every_host
 def test_a_home_turned_into_a_link_is_only_a_link(lab: Lab) -> None:
     created = lab.created("AR-LINK", sudo="all")
     lab.sh("mkdir -p /srv/precious; touch /srv/precious/file; chown -R bystander /srv/precious")

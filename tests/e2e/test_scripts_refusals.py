@@ -6,8 +6,8 @@ import pytest
 
 from provisioning.framing import Created, Removed
 from provisioning.refusals import RefusalCode, Refused
-from sandbox.hosts import HostFleet
-from tests.e2e.scripts_lab import Keys, Lab, make_keys
+from sandbox.hosts import HostFleet, HostWish
+from tests.e2e.scripts_lab import Keys, Lab, make_keys, on_every_host
 
 pytestmark = pytest.mark.hosts
 
@@ -29,12 +29,14 @@ def fleet() -> Iterator[HostFleet]:
         yield fleet
 
 
-@pytest.fixture(scope="module", params=["systemd", "cron"])
-def lab(request: pytest.FixtureRequest, fleet: HostFleet, keys: Keys) -> Lab:
-    lab = Lab(host=fleet.boot(f"refusing-{request.param}", init=request.param), keys=keys)
-    lab.created("AR-FRST")
-    lab.removed("AR-FRST")  # the folders of Passport's records are there from now on
-    return lab
+@pytest.fixture(scope="module")
+def labs(fleet: HostFleet, keys: Keys) -> dict[str, Lab]:
+    hosts = fleet.boot_all([HostWish(name="systemd", init="systemd"), HostWish(name="cron", init="cron")])
+    labs = {host.name: Lab(host=host, keys=keys) for host in hosts}
+    for lab in labs.values():
+        lab.created("AR-FRST")
+        lab.removed("AR-FRST")  # the folders of Passport's records are there from now on
+    return labs
 
 
 def refused(lab: Lab, code: RefusalCode, request_id: str, *, sudo: str = "none") -> Refused:
@@ -47,6 +49,7 @@ def refused(lab: Lab, code: RefusalCode, request_id: str, *, sudo: str = "none")
     return answer
 
 
+@on_every_host
 def test_after_the_end_nothing_is_made(lab: Lab) -> None:
     before = lab.sh(PHOTOGRAPH)
     answer = lab.create("AR-AAAA", seconds=-1)
@@ -55,6 +58,7 @@ def test_after_the_end_nothing_is_made(lab: Lab) -> None:
     assert lab.sh(PHOTOGRAPH) == before
 
 
+@on_every_host
 def test_a_create_after_its_remove_is_refused_and_a_retry_is_not(lab: Lab) -> None:
     assert isinstance(lab.remove("AR-BBBB"), Removed)  # the remove overtakes
     refused(lab, RefusalCode.TOMBSTONE, "AR-BBBB")
@@ -69,6 +73,7 @@ def test_a_create_after_its_remove_is_refused_and_a_retry_is_not(lab: Lab) -> No
     assert lab.leftovers(retry) == []
 
 
+@on_every_host
 def test_somebody_elses_account_is_left_alone(lab: Lab) -> None:
     lab.sh("useradd -m pp-cccc")
     refused(lab, RefusalCode.FOREIGN_ACCOUNT, "AR-CCCC")
@@ -80,6 +85,7 @@ def test_somebody_elses_account_is_left_alone(lab: Lab) -> None:
     lab.sh("userdel -r pp-cccc 2>/dev/null")
 
 
+@on_every_host
 def test_an_account_that_took_the_place_is_left_alone(lab: Lab) -> None:
     lab.created("AR-DDDD")
     lab.sh("userdel pp-dddd; useradd -M -d /home/other pp-dddd")
@@ -93,12 +99,14 @@ def test_an_account_that_took_the_place_is_left_alone(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("make", ["mkdir -m 755", "ln -s /etc", "touch"])
+@on_every_host
 def test_a_home_that_is_there_is_never_taken(lab: Lab, make: str) -> None:
     lab.sh(f"{make} /home/pp-eeee")
     refused(lab, RefusalCode.HOME_EXISTS, "AR-EEEE")
     lab.sh("rm -rf /home/pp-eeee")
 
 
+@on_every_host
 def test_a_mistake_in_sshds_settings_is_reported(lab: Lab) -> None:
     lab.sh("cp -p /etc/ssh/sshd_config /root/kept; echo NoSuchSetting yes >>/etc/ssh/sshd_config")
     answer = refused(lab, RefusalCode.SSHD_CONFIG, "AR-FFFF")
@@ -108,6 +116,7 @@ def test_a_mistake_in_sshds_settings_is_reported(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("line", ["DenyUsers root pp-*", "DenyGroups pp-*"])
+@on_every_host
 def test_a_denial_is_reported(lab: Lab, line: str) -> None:
     lab.sh(f"cp -p /etc/ssh/sshd_config /root/kept; echo '{line}' >>/etc/ssh/sshd_config")
     refused(lab, RefusalCode.DENY_USERS, "AR-GGGG")
@@ -115,6 +124,7 @@ def test_a_denial_is_reported(lab: Lab, line: str) -> None:
     lab.sh("mv /root/kept /etc/ssh/sshd_config")
 
 
+@on_every_host
 def test_settings_that_come_first_are_reported(lab: Lab) -> None:
     lab.sh("cp -p /etc/ssh/sshd_config /root/kept; sed -i s/^Include/#Include/ /etc/ssh/sshd_config")
     lab.sh("printf '%s\\n' 'Match User pp-*' 'AuthorizedKeysFile /etc/keys' >>/etc/ssh/sshd_config")
@@ -123,6 +133,7 @@ def test_settings_that_come_first_are_reported(lab: Lab) -> None:
     lab.sh("mv /root/kept /etc/ssh/sshd_config")
 
 
+@on_every_host
 def test_a_server_without_sshd_stays_without(lab: Lab) -> None:
     if lab.host.init == "systemd":
         lab.sh("systemctl stop ssh.service")
@@ -135,17 +146,20 @@ def test_a_server_without_sshd_stays_without(lab: Lab) -> None:
     lab.host.reboot()
 
 
+@on_every_host
 def test_a_read_only_etc_is_reported(lab: Lab) -> None:
     with lab.host.remount_etc_read_only():
         refused(lab, RefusalCode.READ_ONLY, "AR-KKKK")
         assert lab.probe().read_only == ("/etc",)
 
 
+@on_every_host
 def test_a_full_disk_is_reported(lab: Lab) -> None:
     with lab.host.fill_disk():
         refused(lab, RefusalCode.DISK_FULL, "AR-LLLL")
 
 
+@on_every_host
 def test_a_user_can_be_ended_on_a_full_disk_and_removed_afterwards(lab: Lab) -> None:
     created = lab.created("AR-MMMM")
     lab.sh("setpriv --reuid pp-mmmm --clear-groups sleep 600 >/dev/null 2>&1 &")
@@ -156,6 +170,7 @@ def test_a_user_can_be_ended_on_a_full_disk_and_removed_afterwards(lab: Lab) -> 
     assert lab.leftovers(created) == []
 
 
+@on_every_host
 def test_a_rule_that_sudo_does_not_read_takes_everything_back(lab: Lab) -> None:
     lab.sh("cp -p /etc/sudoers /root/kept; sed -i '/sudoers.d/d' /etc/sudoers")
     refused(lab, RefusalCode.SUDOERS, "AR-NNNN", sudo="all")
@@ -170,6 +185,7 @@ def test_without_a_timekeeper_nothing_is_made(fleet: HostFleet, keys: Keys) -> N
     assert answer.code is RefusalCode.NO_TIMER
 
 
+@on_every_host
 def test_commands_at_the_same_time_wait_for_each_other(lab: Lab) -> None:
     lab.sh("mkdir -p /var/lib/passport; flock /var/lib/passport/lock sleep 2 >/dev/null 2>&1 &")
     first = lab.created("AR-QQQQ")

@@ -6,12 +6,19 @@ import pytest
 
 from provisioning.framing import Created
 from provisioning.refusals import RefusalCode, Refused
-from sandbox.hosts import HostFleet
-from tests.e2e.scripts_lab import Keys, Lab, make_keys
+from sandbox.hosts import HostFleet, HostWish
+from tests.e2e.scripts_lab import Keys, Lab, make_keys, on_every_host
 
 pytestmark = pytest.mark.hosts
 
-KINDS = ("systemd", "cron", "no-pam", "groups", "no-include", "bash")
+WISHES = (
+    HostWish(name="systemd", init="systemd"),
+    HostWish(name="cron", init="cron"),
+    HostWish(name="no-pam", init="cron", use_pam=False),
+    HostWish(name="groups", init="cron", allow_groups="root", sshd_config_extra="AllowUsers root\n"),
+    HostWish(name="no-include", init="systemd", include=False),
+    HostWish(name="bash", init="cron"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,28 +34,20 @@ def fleet() -> Iterator[HostFleet]:
 
 @pytest.fixture(scope="module")
 def labs(fleet: HostFleet, keys: Keys) -> dict[str, Lab]:
-    hosts = {
-        "systemd": fleet.boot("story-systemd", init="systemd"),
-        "cron": fleet.boot("story-cron", init="cron"),
-        "no-pam": fleet.boot("story-no-pam", init="cron", use_pam=False),
-        "groups": fleet.boot("story-groups", init="cron", allow_groups="root", sshd_config_extra="AllowUsers root\n"),
-        "no-include": fleet.boot("story-no-include", init="systemd", include=False),
-        "bash": fleet.boot("story-bash", init="cron"),
-    }
+    hosts = {host.name: host for host in fleet.boot_all(WISHES)}
     # What /bin/sh is on most of the others than Debian and Ubuntu.
     hosts["bash"].run("ln", "-sf", "bash", "/bin/sh")
     return {kind: Lab(host=host, keys=keys) for kind, host in hosts.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_user_comes_and_goes(labs: dict[str, Lab], kind: str) -> None:
-    lab = labs[kind]
+@on_every_host
+def test_a_user_comes_and_goes(lab: Lab) -> None:
     before = lab.sshd_settings()
     assert before.count("passport") == 0
 
     created = lab.created("AR-AAAA", sudo="all")
     assert str(created.host_keys[0]) in lab.host.host_key_lines()
-    assert created.sshd == ("block" if kind == "no-include" else "drop_in")
+    assert created.sshd == ("block" if lab.host.name == "no-include" else "drop_in")
     assert created.timer == ("systemd" if lab.host.init == "systemd" else "cron")
 
     login = lab.login(created, "id -un; id -u; sudo -n id -u; stat -c %a ~")
@@ -66,9 +65,8 @@ def test_a_user_comes_and_goes(labs: dict[str, Lab], kind: str) -> None:
     assert lab.sh("ls -d /etc/systemd/system/passport* /etc/cron.d/passport /var/lib/passport/sweep.sh || :") == ""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_the_certificate_opens_the_door(labs: dict[str, Lab], kind: str) -> None:
-    lab = labs[kind]
+@on_every_host
+def test_only_the_certificate_opens_the_door(lab: Lab) -> None:
     created = lab.created("AR-BBBB")
     person = (lab.keys.folder / "alone/person.pub").read_text().strip()
     lab.sh(f"mkdir /home/pp-bbbb/.ssh; echo '{person}' >/home/pp-bbbb/.ssh/authorized_keys")

@@ -142,21 +142,31 @@ def test_a_removal_is_never_given_up_and_shouted_about(world: World) -> None:
     assert ended.grants[0].proof["verified"] == "yes"
 
 
-@pytest.mark.parametrize("change", ["tag", "gone", "problem"])
-def test_what_changed_since_submission_stops_the_start(world: World, change: str) -> None:
+def test_a_tag_that_changed_since_submission_stops_the_start(world: World) -> None:
     request = world.submit("web-1")
     world.approve(request)
     server = request.servers[0]
-    world.inventory.now = {
-        "tag": {server.key: retag(server, env="dev")},
-        "gone": {},
-        "problem": {server.key: replace(server, problem="web-1 is stopped.")},
-    }[change]
+    world.inventory.now = {server.key: retag(server, env="dev")}
     world.reconcile()
     ended = world.standing(request.id)
     assert (ended.request.state, ended.request.cause) == (RequestState.ENDED, EndCause.FAILED)
-    assert ended.request.cause_detail
+    assert ended.request.cause_detail == "The tag env of web-1 changed from prod to dev."
     assert ("provision", f"{request.id}.1") not in world.account.asked
+
+
+@pytest.mark.parametrize("change", ["gone", "problem"])
+def test_a_server_that_is_gone_or_off_does_not_keep_the_others_closed(world: World, change: str) -> None:
+    request = world.submit("web-1", "db-2")
+    world.approve(request)
+    web, db = request.servers
+    world.inventory.now = {db.key: db} | ({} if change == "gone" else {web.key: replace(web, problem="web-1 is off.")})
+    world.account.on_provision = lambda _, grant: (
+        Failed(reason="web-1 is off.", retryable=False) if grant.server.name == "web-1" else Done()
+    )
+    world.reconcile()
+    standing = world.standing(request.id)
+    assert standing.request.state is RequestState.ACTIVE
+    assert [grant.outcome for grant in standing.grants] == ["web-1 is off.", ""]
 
 
 def test_a_start_waits_for_aws_but_not_for_ever(world: World) -> None:

@@ -23,6 +23,7 @@ FINAL = {
     RequestState.LAPSED,
 }
 DECISIONS = (Kind.REQUEST_APPROVED, Kind.REQUEST_DENIED, Kind.REQUEST_CANCELLED, Kind.REQUEST_LAPSED)
+_TRACE = 2000  # characters
 _UID = re.compile(r"^uid=(\d+)$", re.MULTILINE)
 _ACCEPTED = re.compile(r"Accepted \S+ for (pp-\S+) from .*? (SHA256:\S+) ID passport:(AR-[0-9A-Z]+):(\S+)")
 _ACCEPTED_ANYHOW = re.compile(r"Accepted (?!certificate ID).*")
@@ -136,7 +137,7 @@ class Oracle:
     def _log_faults(self) -> Iterator[str]:
         text = self._ground.passport.log.read_text()
         new, self._log_read = text[self._log_read :], len(text)
-        yield from (f"in the log: {trace}" for trace in re.findall(r"Traceback.*?\n(?=\S)[^\n]*", new, re.DOTALL))
+        yield from (f"in the log: Traceback{trace[:_TRACE]}" for trace in new.split("Traceback")[1:])
 
 
 def _comes(holds: Callable[[], bool], seconds: float) -> bool:

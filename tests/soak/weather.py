@@ -7,12 +7,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from sandbox.hosts import Host
 from tests.soak.ground import Ground
 from tests.soak.plan import AGENT, AWS, PASSPORT, POWER, SLACK, Trouble
 
 _COMMAND_CALLS = ("SendCommand", "ListCommandInvocations", "ListCommands")
-_REPORTS_WITHIN = 1.0  # seconds after which a rebooted host's agent tells of the commands that died with it
 
 
 class Weather:
@@ -94,6 +92,7 @@ class Weather:
             begin[trouble.name](server)
         time.sleep(trouble.lasts)
         faults.heal(server)
+        self._report_lost(trouble.host, time.time())
 
     def _cut_power(self, trouble: Trouble) -> None:
         host = self._ground.company.hosts[trouble.host]
@@ -106,15 +105,18 @@ class Weather:
         host.power_off()
         time.sleep(trouble.lasts if trouble.name == "power cut" else 0)
         host.power_on()
-        time.sleep(_REPORTS_WITHIN)
-        self._report_lost(host, died_at)
+        self._report_lost(host.name, died_at)
 
-    def _report_lost(self, host: Host, died_at: float) -> None:
-        """An agent that starts finds the commands that it had begun and reports that they came to nothing."""
-        server = self._ground.company.servers[host.name]
+    def _report_lost(self, host: str, before: float) -> None:
+        """An agent that is back tells of the commands that it had begun and never reported: they came to nothing.
+
+        The double's own say nothing, and Passport rightly waits for them as long as their scripts may take.
+        """
+        self._aws.settle()
+        server = self._ground.company.servers[host]
         for command in self._aws.commands:
             invocation = command.invocations.get(server.instance_id)
-            if invocation and invocation.started_at is not None and invocation.started_at < died_at:
+            if invocation and invocation.started_at is not None and invocation.started_at < before:
                 invocation.end("Failed", code=1, errors="the agent was restarted")
 
     def _end_passport(self, trouble: Trouble) -> None:

@@ -57,7 +57,7 @@ def _watch_commits(killer: Killer) -> None:
     def do_commit(self: DefaultDialect, connection: Any) -> None:
         thread = threading.current_thread().name.rstrip("-_0123456789")
         killer.pass_by(f"before a commit of {thread}")
-        commit(self, connection)
+        commit(self, connection)  # type: ignore[no-untyped-call]
         killer.pass_by(f"after a commit of {thread}")
 
     DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]

@@ -111,8 +111,8 @@ class Story:
     def _tidy_up(self, request_id: str) -> None:
         """Ana takes back what she typed twice."""
         for other in self._ours() - {request_id}:
-            self._town.wait(lambda other=other: found_by(self._town.ana, "request.cancel", other), f"{other} to cancel")
-            self._town.insist(lambda other=other: self._click(other, "request.cancel"))
+            self._town.wait(partial(found_by, self._town.ana, "request.cancel", other), f"{other} to cancel")
+            self._town.insist(partial(self._click, other, "request.cancel"))
 
     def _click(self, request_id: str, action_id: str) -> Delivery | None:
         message = found_by(self._town.ana, action_id, request_id)

@@ -58,7 +58,6 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTown]:
         (2, "before ListCommandInvocations"),
         (4, "after a commit of reconcile"),
         (2, "after SendCommand"),
-        (2, "after chat.postMessage"),
     ],
 )
 def test_killed_at(town: RealTown, number: int, point: str) -> None:

@@ -44,13 +44,13 @@ class Branch(Company):
 class Mortal(Serving):
     """A Passport with the killer inside."""
 
-    def __init__(self, company: Company, folder: Path) -> None:
+    def __init__(self, company: Company, folder: Path, *, database_url: str = "", instance: str = "sandbox") -> None:
         settings = {
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).with_name("site")), str(ROOT)]),
             killer.FOLDER: str(folder),
             "PASSPORT_INVENTORY_EVERY": "1h",  # it reads servers once at the start, and else for requests only
         }
-        super().__init__(company, folder, settings=settings)
+        super().__init__(company, folder, database_url=database_url, instance=instance, settings=settings)
 
     def order(self, number: int, point: str = "") -> None:
         """From now on list the points; and die when this one is passed for this time."""
