@@ -1,4 +1,4 @@
-"""What a round does outside of any transaction: it asks AWS about servers, and routes and accounts to open and close."""
+"""What a round does outside of any transaction: it asks about servers, and routes and accounts to open and close."""
 
 import logging
 from collections import defaultdict

@@ -258,6 +258,7 @@ class Review:
     person_id: str
     person_name: str
     person_email: str
+    slack_user: SlackUser
     verdict: Verdict
     at: datetime
     reason: str = ""

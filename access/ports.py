@@ -106,7 +106,9 @@ class Certificate:
 class Requests(Protocol):
     """Access requests."""
 
-    def add(self, request: AccessRequest) -> None: ...
+    def add(self, request: AccessRequest) -> bool:
+        """Whether its id was free; where it is another request's already, nothing is added."""
+        ...
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         """The request, its row locked until the end of the unit of work if asked; raises NotFoundError."""
@@ -199,6 +201,10 @@ class People(Protocol):
 
         Only those with a link alive at ``linked_at``, or with a request that is pending, approved or active.
         """
+        ...
+
+    def behind(self, slack_user: SlackUser) -> tuple[Person, Link] | None:
+        """The person whom the Slack user is linked to, and that link, live or not."""
         ...
 
     def link_of(self, slack_user: SlackUser) -> Link | None:

@@ -149,7 +149,7 @@ class Sockets:
                 connection.send(json.dumps({"envelope_id": envelope["envelope_id"], **_payload(response)}))
         except ConnectionClosed:
             _log.warning("A connection ended before its answer: what was asked is done, but Slack was not told")
-        except Exception:
+        except Exception:  # noqa: BLE001 - one delivery must not end the connection
             _log.exception("A delivery of Slack's could not be answered")
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import cast
 
@@ -42,6 +43,7 @@ class SshCertificateAuthority:
         self._random_bytes = random_bytes
         form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         self._public_key = private_key.public_key().public_bytes(*form).decode()
+        self._signature_key = decode_base64(self._public_key.partition(" ")[2])
 
     @classmethod
     def generate(cls, *, clock: Clock = utc_now) -> "SshCertificateAuthority":
@@ -92,7 +94,7 @@ class SshCertificateAuthority:
             valid_before=int(wanted.valid_before.timestamp()),
             critical_options=(("source-address", ",".join(wanted.source_addresses)),),
             extensions=_extensions(wanted),
-            signature_key=decode_base64(self._public_key.partition(" ")[2]),
+            signature_key=self._signature_key,
         )
         encoded = body.encode()
         line = certificate_line(encoded, self._sign(encoded))
@@ -109,7 +111,7 @@ class SshCertificateAuthority:
         if not wanted.source_addresses:
             raise ValueError("a certificate is bound to addresses")
         for address in wanted.source_addresses:
-            ip_network(address)
+            _check_address(address)
         if wanted.valid_before <= self._clock():
             raise ValueError("the time that the certificate would be valid is over")
         if not timedelta() < wanted.valid_before - wanted.valid_after <= LONGEST:
@@ -135,8 +137,10 @@ class SshCertificateAuthority:
         kind, value = reader.string(), reader.string()
         reader.finish()
         if isinstance(self._private_key, Ed25519PrivateKey):
+            # Always the same for the same bytes, so signing again finds any slip, three times as fast as verifying.
             expected = b"ssh-ed25519"
-            self._private_key.public_key().verify(value, signed)
+            if value != self._private_key.sign(signed):
+                raise InvalidSignature
         else:
             expected = b"ecdsa-sha2-nistp256"
             numbers = Reader(value)
@@ -144,6 +148,11 @@ class SshCertificateAuthority:
             self._private_key.public_key().verify(dss, signed, ec.ECDSA(hashes.SHA256()))
         if kind != expected:
             raise InvalidSignature
+
+
+@lru_cache(maxsize=100)
+def _check_address(address: str) -> None:
+    ip_network(address)
 
 
 def _fits(key: object) -> bool:

@@ -78,9 +78,13 @@ def _one_line(text: str) -> str:
     if "\n" in line or "\r" in line:
         _refuse(f"Give me one key at a time, on one line. {_HOW}")
     # Cc holds control characters, Cf the ones that turn the writing direction, Zl and Zp line ends.
-    if any(unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} and character != "\t" for character in line):
+    if not line.isprintable() and any(map(_is_invisible, line)):
         _refuse(f"There are invisible characters in that key. {_HOW}")
     return line
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} and character != "\t"
 
 
 def _check_type(words: list[str]) -> None:

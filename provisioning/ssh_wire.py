@@ -60,7 +60,12 @@ class Reader:
 
     def string(self) -> bytes:
         """A string's bytes."""
-        return self.take(self.u32())
+        start = self._at + 4
+        end = start + int.from_bytes(self._blob[self._at : start], "big")
+        if end > len(self._blob):
+            raise ValueError("it is cut off")
+        self._at = end
+        return self._blob[start:end]
 
     def mpint(self) -> int:
         """A non-negative integer; also raises ValueError for a negative or padded one."""

@@ -19,10 +19,11 @@ def main() -> int:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
     from sandbox.demo import play
+    from sandbox.serving import ServingError
 
     try:
         play(as_json=options.json, socket_mode=options.socket_mode)
-    except (NotSoError, HostsError, TimeoutError) as error:
+    except (NotSoError, HostsError, ServingError, TimeoutError, FileNotFoundError) as error:
         print(f"demo: not so: {error}", file=sys.stderr)
         return 1
     return 0

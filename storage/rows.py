@@ -159,6 +159,8 @@ reviews = Table(
     Column("person_id", Words, ForeignKey("people.id"), nullable=False),
     _text("person_name"),
     _text("person_email"),
+    _text("team_id"),
+    _text("user_id"),
     _text("verdict"),
     Column("at", Instant, nullable=False),
     _text("reason"),

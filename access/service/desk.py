@@ -47,10 +47,10 @@ class Desk:
 
 def live_link(uow: UnitOfWork, caller: Caller, *, now: datetime) -> tuple[Person, Link]:
     """The person behind the Slack user; raises SignInNeededError where no live link says who that is."""
-    link = uow.people.link_of(caller.slack_user)
-    if link is None or link.expires_at <= now:
+    found = uow.people.behind(caller.slack_user)
+    if found is None or found[1].expires_at <= now:
         raise SignInNeededError(SIGN_IN)
-    return uow.people.get(link.person_id), link
+    return found
 
 
 def known_person(uow: UnitOfWork, caller: Caller) -> Person:
@@ -58,10 +58,10 @@ def known_person(uow: UnitOfWork, caller: Caller) -> Person:
 
     Raises SignInNeededError.
     """
-    link = uow.people.link_of(caller.slack_user)
-    if link is None:
+    found = uow.people.behind(caller.slack_user)
+    if found is None:
         raise SignInNeededError(SIGN_IN)
-    return uow.people.get(link.person_id)
+    return found[0]
 
 
 def claim(uow: UnitOfWork, caller: Caller, *, subject: str, at: datetime) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from access.audit import Event, Kind
 from access.errors import NotFoundError, RefusedError
@@ -73,15 +73,14 @@ class Linking:
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
             login = uow.sign_ins.consume_login(digest(relay_state))
-            if login is None or login.expires_at <= now:
-                raise RefusedError(USED_UP)
-            if not hmac.compare_digest(login.browser_hash, digest(browser)):
-                # Left unconsumed: whoever began must not be locked out by somebody else's attempt.
-                raise RefusedError(
-                    "This sign-in began in another browser. Type /passport link in Slack and stay in one."
-                )
-            uow.commit()
-        return login
+            problem = _login_problem(login, browser, now)
+            if login and not problem:
+                uow.commit()
+                return login
+        # Left unconsumed: whoever began must not be locked out by somebody else's attempt.
+        if login:
+            self.refused(login, problem)
+        raise RefusedError(problem)
 
     def refused(self, login: Login, sentence: str) -> None:
         """Put on record that a sign-in failed before it named a person."""
@@ -198,6 +197,14 @@ class Linking:
             groups=sign_in.groups,
             groups_read_at=now,
         )
+
+
+def _login_problem(login: Login | None, browser: str, now: datetime) -> str:
+    if login is None or login.expires_at <= now:
+        return USED_UP
+    if not hmac.compare_digest(login.browser_hash, digest(browser)):
+        return "This sign-in began in another browser. Type /passport link in Slack and stay in one."
+    return ""
 
 
 def digest(secret: str) -> str:

@@ -53,6 +53,7 @@ class Reviewing:
                 person_id=reviewer.id,
                 person_name=reviewer.name,
                 person_email=reviewer.email,
+                slack_user=caller.slack_user,
                 verdict=verdict,
                 at=now,
                 reason=reason.strip(),
@@ -66,7 +67,7 @@ class Reviewing:
     def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> Person:
         now = self._desk.clock()
         reviewer, _ = live_link(uow, caller, now=now)
-        # The Slack account that asked never decides, whoever it is linked to by now: people have second identities.
+        # A Slack account asks, or decides once, whoever it is linked to by now: people have second identities.
         own = caller.slack_user == request.slack_user
         decision = own_request(request) if own else decide_review(self._desk.policy, request, reviewer, now=now)
         if not decision.allowed:
@@ -76,7 +77,10 @@ class Reviewing:
         reviews = uow.reviews.of(request.id)
         if request.state is not RequestState.PENDING or request.lapses_at <= now:
             raise AlreadyDecidedError(decided_words(request, reviews))
-        if any(reviewer.is_same_human(review.person_id, review.person_email) for review in reviews):
+        if any(
+            review.slack_user == caller.slack_user or reviewer.is_same_human(review.person_id, review.person_email)
+            for review in reviews
+        ):
             raise AlreadyDecidedError(
                 f"You have approved {request.id} already; it needs {request.terms.quorum} different people."
             )

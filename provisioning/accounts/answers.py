@@ -8,9 +8,15 @@ from access.steps import Done, Failed, Step
 from access.words import duration_words
 from provisioning.command_intent import Intent
 from provisioning.framing import Created, FramingError, Removed, parse_create, parse_remove
-from provisioning.refusals import Refused
+from provisioning.refusals import SENTENCES, RefusalCode, Refused
 
 MOST_SKEW = timedelta(minutes=2)  # of a server's clock
+
+# What a shell says when the script itself cannot be written.
+_BEFORE_THE_SCRIPT = {
+    "No space left on device": RefusalCode.DISK_FULL,
+    "Read-only file system": RefusalCode.READ_ONLY,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +26,7 @@ def read_created(request: AccessRequest, grant: Grant, output: str, *, now: date
     try:
         created = parse_create(output, request_id=request.id, user_name=request.user_name)
     except FramingError as error:
-        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
+        return _unread(grant, error, output)
     match created:
         case Refused():
             return _refused(grant, created)
@@ -61,13 +67,19 @@ def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
     try:
         removed = parse_remove(output, request_id=request.id, user_name=request.user_name)
     except FramingError as error:
-        return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
+        return _unread(grant, error, output)
     match removed:
         case Refused():
             return _refused(grant, removed)
         case Removed():
             had_root = removed.had_sudo or request.terms.rights.sudo
             return Done(details=_proof(removed, had_root=had_root))
+
+
+def _unread(grant: Grant, error: FramingError, output: str) -> Failed:
+    """The script said nothing that can be read; on a disk without room the agent cannot even write it down."""
+    reasons = [SENTENCES[code] for words, code in _BEFORE_THE_SCRIPT.items() if words in output]
+    return Failed(reason=f"{grant.server.name}: {(reasons or [error.sentence])[0]}", retryable=True)
 
 
 def _refused(grant: Grant, refused: Refused) -> Failed:

@@ -239,7 +239,7 @@ sweep_files() {
     FILES=$(find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -print | wc -l)
     FILES=$((FILES + 0))
     [ "$FILES" -gt 0 ] || return 0
-    for folder in /tmp /var/tmp /dev/shm /run/lock; do
+    for folder in /tmp /var/tmp /dev/shm /dev/mqueue /run/lock; do
         [ -d "$folder" ] && find "$folder/." -xdev -depth -uid "$USER_ID" -delete 2>/dev/null
     done
     give_away_files

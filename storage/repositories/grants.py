@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from access.errors import NotFoundError, RefusedError
-from access.model import Grant, GrantState, Review, Verdict
+from access.model import Grant, GrantState, Review, SlackUser, Verdict
 from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
 from storage.repositories.statements import insert_new
 from storage.rows import grants, reviews
@@ -104,6 +104,7 @@ def _review_from_row(row: Row[Any]) -> Review:
         person_id=row.person_id,
         person_name=row.person_name,
         person_email=row.person_email,
+        slack_user=SlackUser(team_id=row.team_id, user_id=row.user_id),
         verdict=Verdict(row.verdict),
         at=row.at,
         reason=row.reason,
@@ -117,6 +118,8 @@ def _review_to_row(review: Review) -> dict[str, object]:
         "person_id": review.person_id,
         "person_name": review.person_name,
         "person_email": review.person_email,
+        "team_id": review.slack_user.team_id,
+        "user_id": review.slack_user.user_id,
         "verdict": review.verdict.value,
         "at": review.at,
         "reason": review.reason,

@@ -74,6 +74,10 @@ class SqlPeople:
         values = {"instant": instant, "linked_at": linked_at, "most": limit}
         return [_person_from_row(row) for row in self._connection.execute(_GROUPS_READ_BEFORE, values)]
 
+    def behind(self, slack_user: SlackUser) -> tuple[Person, Link] | None:
+        row = self._connection.execute(_BEHIND, slack_to_row(slack_user)).one_or_none()
+        return None if row is None else (_person_from_row(row), _link_from_row(row))
+
     def link_of(self, slack_user: SlackUser) -> Link | None:
         row = self._connection.execute(_LINK, slack_to_row(slack_user)).one_or_none()
         return None if row is None else _link_from_row(row)

@@ -43,7 +43,9 @@ def _add_two(url: str) -> None:
             request = replace(active, id=request_id, expires_at=end)
             state = GrantState.REMOVED if gone else GrantState.ACTIVE
             if gone:
-                request = lifecycle.end(lifecycle.begin_end(request, EndCause.EXPIRED, "its time was up", at=now), at=now)
+                request = lifecycle.end(
+                    lifecycle.begin_end(request, EndCause.EXPIRED, "its time was up", at=now), at=now
+                )
             uow.requests.add(request)
             uow.grants.add(Grant(id=f"{request_id}.1", request_id=request_id, server=a_server(), state=state))
         uow.commit()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from access.model import AccessRequest, AccountName, Link, RouteName, SlackUser, SshKey, Submission, Verdict
+from access.model import AccessRequest, AccountName, Link, RouteName, SshKey, Submission, Verdict
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
 from access.service.ending import Ending
@@ -25,9 +25,7 @@ Noticed = Callable[[AccessRequest], None]
 class Office:
     """One replica: Ana asks, Ben decides; ``noticed`` hears of every request that this replica has brought further."""
 
-    def __init__(
-        self, url: str, *, owner: str, noticed: Noticed, account: ScriptedSide | None = None
-    ) -> None:
+    def __init__(self, url: str, *, owner: str, noticed: Noticed, account: ScriptedSide | None = None) -> None:
         self.store = SqlStore(url, sealing=SEALER)
         inventory = FixedInventory([a_server()])
         desk = Desk(

@@ -51,7 +51,9 @@ def run(ground: Ground) -> Iterator[Figure]:
         yield at_most(f"/passport request, {engine}, {CALLERS} callers, p99", percentile(asked.ms, 99), "ms", 100)
         yield told(f"/passport request, {engine}, {CALLERS} callers, p50", median(asked.ms), "ms")
         yield told(f"/passport request, {engine}", median(asked.rates), "1/s")
-        yield at_least(f"/passport request, {engine}, against bare", paired(asked.rates, served["bare"].rates), "x", 0.2)
+        yield at_least(
+            f"/passport request, {engine}, against bare", paired(asked.rates, served["bare"].rates), "x", 0.2
+        )
         yield at_least(f"/passport help, {engine}, against bare", paired(helped.rates, served["bare"].rates), "x", 0.6)
 
 

@@ -97,6 +97,7 @@ class TestLinking:
         relay = begin(linking)
         with pytest.raises(RefusedError, match="another browser"):
             linking.take_login(relay, "somebody else's")
+        assert world.kinds()[-1] is Kind.LINK_REFUSED
         assert linking.take_login(relay, "browser").slack_user == CLEO  # the stranger used nothing up
         with pytest.raises(RefusedError, match="used before"):
             linking.take_login(relay, "browser")
@@ -316,6 +317,9 @@ class TestReviewing:
         with pytest.raises(AlreadyDecidedError, match="2 different people"):
             world.approve(request)
         assert world.standing(request.id).request.state is RequestState.PENDING
+        world.add_person(a_person("Ben's other", groups=frozenset({"payments-leads"})), BEN)
+        with pytest.raises(AlreadyDecidedError, match="2 different people"):
+            world.approve(request)  # the same Slack account, linked to somebody else by now
         world.add_person(a_person("Cleo", groups=frozenset({"payments-leads"})), CLEO)
         assert world.approve(request, CLEO).request.state is RequestState.APPROVED
 

@@ -13,7 +13,7 @@ from access.model import Grant, GrantState, Progress, Review, Verdict
 from storage.unit_of_work import SqlStore
 from tests.postgres import PostgresServer
 from tests.stores import run_together
-from tests.values import NOW, a_person, a_request, a_server
+from tests.values import BEN, NOW, a_person, a_request, a_server
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def a_review(**changes: object) -> Review:
         person_id="P-ben",
         person_name="Ben Ode",
         person_email="ben@example.com",
+        slack_user=BEN,
         verdict=Verdict.APPROVE,
         at=NOW,
     )

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a command line prints
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

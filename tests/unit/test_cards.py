@@ -13,7 +13,7 @@ from handlers.blocks import Block
 from handlers.cards import wanted_posts
 from handlers.wanted import ASKED, CARD, DENIED, ENDED, LAPSED, READY, Wanted
 from sandbox.slack.mrkdwn import read_blocks
-from tests.values import NOW, a_request, a_server
+from tests.values import BEN, NOW, a_request, a_server
 
 TWO = (a_server("web-1"), a_server("db-2"))
 DECIDED, END = NOW + timedelta(minutes=4), NOW + timedelta(hours=2, minutes=6)
@@ -25,6 +25,7 @@ def a_review(name: str = "Ben Ito", verdict: Verdict = Verdict.APPROVE, **change
         person_id=f"P-{name}",
         person_name=name,
         person_email=f"{name}@example.com",
+        slack_user=BEN,
         verdict=verdict,
         at=DECIDED,
     )

@@ -16,7 +16,7 @@ from access.policy import (
     is_quorate,
     stale_groups,
 )
-from tests.values import NOW, a_person, a_policy, a_request, a_rule, a_server
+from tests.values import BEN, NOW, a_person, a_policy, a_request, a_rule, a_server
 
 GROUPS = st.frozensets(st.sampled_from(["payments", "payments-leads", "dba", "passport-admins"]))
 HOUR = timedelta(hours=1)
@@ -116,15 +116,15 @@ def test_quorum_counts_persons_by_email_not_by_account() -> None:
     request = a_request(terms=a_rule(quorum=2).terms())
     first = Review(
         request_id=request.id, person_id="P-1", person_name="Ben", person_email="ben@example.com",
-        verdict=Verdict.APPROVE, at=NOW,
+        slack_user=BEN, verdict=Verdict.APPROVE, at=NOW,
     )  # fmt: skip
     same_human = Review(
         request_id=request.id, person_id="P-2", person_name="Ben", person_email="BEN@example.com",
-        verdict=Verdict.APPROVE, at=NOW,
+        slack_user=BEN, verdict=Verdict.APPROVE, at=NOW,
     )  # fmt: skip
     other = Review(
         request_id=request.id, person_id="P-3", person_name="Cleo", person_email="cleo@example.com",
-        verdict=Verdict.APPROVE, at=NOW,
+        slack_user=BEN, verdict=Verdict.APPROVE, at=NOW,
     )  # fmt: skip
     assert not is_quorate(request, [first, same_human])
     assert is_quorate(request, [first, other])

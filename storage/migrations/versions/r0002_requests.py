@@ -140,6 +140,8 @@ def upgrade() -> None:
         _text("person_id"),
         _text("person_name"),
         _text("person_email"),
+        _text("team_id"),
+        _text("user_id"),
         _text("verdict"),
         sa.Column("at", _INSTANT, nullable=False),
         _text("reason"),
