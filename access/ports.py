@@ -106,9 +106,7 @@ class Certificate:
 class Requests(Protocol):
     """Access requests."""
 
-    def add(self, request: AccessRequest) -> bool:
-        """Whether its id was free; where it is another request's already, nothing is added."""
-        ...
+    def add(self, request: AccessRequest) -> None: ...
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         """The request, its row locked until the end of the unit of work if asked; raises NotFoundError."""
@@ -180,6 +178,10 @@ class Reviews(Protocol):
 
     def of(self, request_id: str) -> Sequence[Review]:
         """In the order given."""
+        ...
+
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Review]]:
+        """The reviews of each of these requests that has any, by its id; in the order given."""
         ...
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from access.errors import UnavailableError
 from access.model import AccessRequest, RequestState
 from access.ports import Clock, Post, Store
-from access.service.submitting import Standing, standing
+from access.service.submitting import Standing, standings
 from handlers import phrases
 from handlers.cards import wanted_posts
 from handlers.paced import CallError, LastingError, NotNowError, OutageError, PacedSlack
@@ -75,10 +75,8 @@ class SlackPosts:
 
     def _load(self) -> list[Shown]:
         with self._store.unit_of_work(read_only=True) as uow:
-            return [
-                Shown(standing=standing(uow, request), posts=uow.posts.of(request.id))
-                for request in uow.posts.stale(self._clock(), BATCH)
-            ]
+            stale = standings(uow, uow.posts.stale(self._clock(), BATCH))
+            return [Shown(standing=each, posts=uow.posts.of(each.request.id)) for each in stale]
 
     def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> None:
         """Mark the revision that was rendered: one that came meanwhile stays stale."""

@@ -86,10 +86,10 @@ class Submitting:
         check_reason(submission.reason)
         duration = self._duration(submission)
         with self._desk.store.unit_of_work() as uow:
-            link = uow.people.link_of(caller.slack_user)
-            if link is None or link.expires_at < now + duration:
+            person, link = uow.people.behind(caller.slack_user) or (None, None)
+            if person is None or link is None or link.expires_at < now + duration:
                 return self._park(uow, caller, submission, link)
-            return self._file(uow, caller, submission, uow.people.get(link.person_id))
+            return self._file(uow, caller, submission, person)
 
     def unpark(self, slack_user: SlackUser) -> list[Unparked]:
         """File what waited for this Slack user's sign-in, each in its own unit of work."""
@@ -263,6 +263,16 @@ class Submitting:
 def standing(uow: UnitOfWork, request: AccessRequest) -> Standing:
     """The request with its grants and reviews."""
     return Standing(request=request, grants=uow.grants.of(request.id), reviews=uow.reviews.of(request.id))
+
+
+def standings(uow: UnitOfWork, requests: Sequence[AccessRequest]) -> list[Standing]:
+    """Each request with its grants and reviews, in few statements however many they are."""
+    ids = [request.id for request in requests]
+    grants, reviews = uow.grants.of_all(ids), uow.reviews.of_all(ids)
+    return [
+        Standing(request=request, grants=grants.get(request.id, ()), reviews=reviews.get(request.id, ()))
+        for request in requests
+    ]
 
 
 def check_reason(reason: str) -> None:

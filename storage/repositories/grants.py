@@ -18,6 +18,9 @@ _GRANTS_OF_ALL = select(grants).where(grants.c.request_id.in_(bindparam("request
 _SAVE_GRANT = update(grants).where(grants.c.id == bindparam("row"))
 _ADD_REVIEW = insert_new(reviews, "request_id", "person_id")
 _REVIEWS_OF = select(reviews).where(reviews.c.request_id == bindparam("request_id")).order_by(reviews.c.number)
+_REVIEWS_OF_ALL = (
+    select(reviews).where(reviews.c.request_id.in_(bindparam("request_ids", expanding=True))).order_by(reviews.c.number)
+)
 
 
 class SqlGrants:
@@ -63,6 +66,12 @@ class SqlReviews:
 
     def of(self, request_id: str) -> Sequence[Review]:
         return [_review_from_row(row) for row in self._connection.execute(_REVIEWS_OF, {"request_id": request_id})]
+
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Review]]:
+        found: dict[str, list[Review]] = defaultdict(list)
+        for row in self._connection.execute(_REVIEWS_OF_ALL, {"request_ids": list(request_ids)}):
+            found[row.request_id].append(_review_from_row(row))
+        return found
 
 
 def _number(grant: Grant) -> tuple[int, str]:

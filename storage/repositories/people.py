@@ -30,6 +30,11 @@ _GROUPS_READ_BEFORE = (
     .limit(bindparam("most", type_=Integer))
 )
 _LINK = select(links).where(links.c.team_id == bindparam("team_id"), links.c.user_id == bindparam("user_id"))
+_BEHIND = (
+    select(people, links)
+    .join_from(links, people)
+    .where(links.c.team_id == bindparam("team_id"), links.c.user_id == bindparam("user_id"))
+)
 _LINKS_OF = select(links).where(links.c.person_id == bindparam("person_id")).order_by(links.c.linked_at)
 _SAVE_LINK = insert_or_update(links, ("team_id", "user_id"), ("person_id", "linked_at", "expires_at"))
 _REMOVE_LINK = delete(links).where(links.c.team_id == bindparam("team_id"), links.c.user_id == bindparam("user_id"))

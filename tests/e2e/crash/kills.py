@@ -26,21 +26,21 @@ class Kills:
         self._count = towns
         self._stack = ExitStack()
         self._free: SimpleQueue[Town] = SimpleQueue()
-        self.hosts: list[SteadyHost] = []
         self.towns: list[Town] = []
 
     def __enter__(self) -> Self:
-        headquarters = self._stack.enter_context(Company(self._folder / "headquarters"))
-        for number in range(self._count):
-            company = self._stack.enter_context(Branch(self._folder / f"town-{number}", headquarters))
-            host = SteadyHost()
-            self.hosts.append(host)
-            headquarters.aws.add_server(f"web-{number}", tags={"env": "prod"}, answers=host.answer)
-            self.towns.append(Town(company, f"web-{number}", has_access=host.users.__contains__))
-            self._stack.callback(self.towns[-1].passport.kill)
-        self.towns[0].passport.run("documents", "publish")
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(self._count))
-        list(self._pool.map(Town.open, self.towns))
+        with ExitStack() as opening:
+            headquarters = opening.enter_context(Company(self._folder / "headquarters"))
+            for number in range(self._count):
+                company = opening.enter_context(Branch(self._folder / f"town-{number}", headquarters))
+                host = SteadyHost()
+                headquarters.aws.add_server(f"web-{number}", tags={"env": "prod"}, answers=host.answer)
+                self.towns.append(Town(company, f"web-{number}", has_access=host.users.__contains__))
+                opening.callback(self.towns[-1].passport.kill)
+            self.towns[0].passport.run("documents", "publish")
+            self._pool = opening.enter_context(ThreadPoolExecutor(self._count))
+            list(self._pool.map(Town.open, self.towns))
+            self._stack = opening.pop_all()
         for town in self.towns:
             self._free.put(town)
         return self

@@ -17,6 +17,17 @@ _REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
 _OVER = {"ended", "denied", "cancelled", "lapsed"}
 _BUTTONS = {"review.approve", "review.deny", "request.revoke", "request.cancel", "credentials.show", "request.complete"}
 
+_ONCE = (
+    "request.submitted",
+    "request.approved",
+    "request.started",
+    "grant.active",
+    "request.active",
+    "request.ending",
+    "grant.removed",
+    "request.ended",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
@@ -165,15 +176,3 @@ class Story:
             answer = self._town.ben.slack.click(message, "review.approve")
             if not answer.ok or request_id in {r.id for r in self._town.tables().requests if r.state.value != "ended"}:
                 yield "the twin of a card still did something"
-
-
-_ONCE = (
-    "request.submitted",
-    "request.approved",
-    "request.started",
-    "grant.active",
-    "request.active",
-    "request.ending",
-    "grant.removed",
-    "request.ended",
-)

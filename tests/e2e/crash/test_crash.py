@@ -52,4 +52,5 @@ def test_without_a_kill_the_story_passes_every_kind_of_point(unharmed: list[Told
 def test_killed_at(number: int, harmed: dict[int, "Future[Told]"]) -> None:
     told = harmed[number].result()
     assert told.killed_at, f"not killed: {told.order}"
+    assert told.order.startswith(f"{told.killed_at}, ")
     assert not told.faults, "\n".join([told.order, *told.faults])
