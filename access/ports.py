@@ -108,6 +108,10 @@ class Requests(Protocol):
 
     def add(self, request: AccessRequest) -> None: ...
 
+    def has(self, request_id: str) -> bool:
+        """Whether there is a request of this id."""
+        ...
+
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         """The request, its row locked until the end of the unit of work if asked; raises NotFoundError."""
         ...

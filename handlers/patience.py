@@ -1,7 +1,7 @@
 """What the parts of the feed share: one replica at a time, when to look again, and whom to tell of trouble."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from access.ports import Clock, Store
@@ -109,23 +109,39 @@ class Alerts:
 
     def step(self) -> None:
         """Tell each admin what waits for them; raises OutageError."""
-        later = [at for admin in list(self._waiting) if (at := self._tell(admin))]
-        self._retry_at = min(later, default=None)
+        groups = [admin for admin in self._waiting if admin.startswith("S")]
+        later = [self._attempt(group, self._spread) for group in groups]
+        people = [admin for admin in self._waiting if not admin.startswith("S")]
+        later += [self._attempt(admin, self._tell) for admin in people]
+        self._retry_at = min((at for at in later if at), default=None)
         if self._retry_at:
             self._alarms.set(self._retry_at)
 
-    def _tell(self, admin: str) -> datetime | None:
+    def _spread(self, group: str) -> None:
+        """Each member is told on their own: one who is not reached hides nothing from the others."""
+        members = self._recipients.behind(group)
+        for sentence in self._waiting.pop(group):
+            for member in members:
+                waiting = self._waiting.setdefault(member, [])
+                if sentence not in waiting:
+                    waiting.append(sentence)
+
+    def _tell(self, admin: str) -> None:
+        text = "\n".join(self._waiting[admin][-MOST_AT_ONCE:])
+        self._slack.post(self._recipients.channel_of(admin), text)
+        del self._waiting[admin]
+
+    def _attempt(self, admin: str, act: Callable[[str], None]) -> datetime | None:
+        """When to try again, if it did not work and may yet; raises OutageError."""
         try:
-            for recipient in self._recipients.behind(admin):
-                text = "\n".join(self._waiting[admin][-MOST_AT_ONCE:])
-                self._slack.post(self._recipients.channel_of(recipient), text)
+            act(admin)
         except NotNowError as error:
             return error.until
         except PassingError:
             return self._clock() + SAID_AGAIN_AFTER / 60
         except LastingError as error:
             _log.warning("The admins at %s are not reached: %s", admin, error.code)
-        del self._waiting[admin]
+            del self._waiting[admin]
         return None
 
 

@@ -252,12 +252,9 @@ class Submitting:
         return servers
 
     def _free_id(self, uow: UnitOfWork) -> str:
-        while True:
-            candidate = self._desk.request_id()
-            try:
-                uow.requests.get(candidate)
-            except NotFoundError:
-                return candidate
+        while uow.requests.has(candidate := self._desk.request_id()):
+            pass
+        return candidate
 
 
 def standing(uow: UnitOfWork, request: AccessRequest) -> Standing:

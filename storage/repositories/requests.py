@@ -42,6 +42,7 @@ def _claim(*, removals_only: bool) -> Update:
 
 
 _ADD = insert(table)
+_HAS = select(table.c.id).where(table.c.id == bindparam("row"))
 _GET = select(table).where(table.c.id == bindparam("row"))
 _GET_LOCKED = _GET.with_for_update()
 _GET_ALL = select(table).where(table.c.id.in_(bindparam("rows", expanding=True))).order_by(table.c.id)
@@ -75,6 +76,9 @@ class SqlRequests:
 
     def add(self, request: AccessRequest) -> None:
         self._connection.execute(_ADD, {"id": request.id, **_to_row(request)})
+
+    def has(self, request_id: str) -> bool:
+        return self._connection.execute(_HAS, {"row": request_id}).first() is not None
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         row = self._connection.execute(_GET_LOCKED if lock else _GET, {"row": request_id}).one_or_none()

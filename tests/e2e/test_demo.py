@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_the_whole_story_is_so() -> None:
                    "the printed ssh command, verbatim, on app-3", "refused", "kill -9 passport serve",
                    "nothing left", "passport audit verify --head"):  # fmt: skip
         assert moment in words
+    assert [without_ids(str(step["step"])) for step in told] == [without_ids(line) for line in told_by_readme()]
+
+
+def told_by_readme() -> list[str]:
+    """The steps of the transcript."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    return [found[1] for line in lines if (found := re.fullmatch(r" {2}ok +\d+ ms {2}(.*)", line))]
+
+
+def without_ids(words: str) -> str:
+    return re.sub(r"\d+:[0-9a-f]{10,}…", "HEAD", words)
 
 
 def test_what_is_not_so_fails_it(tmp_path: Path) -> None:

@@ -231,3 +231,11 @@ def test_slacks_endpoint_is_there_only_where_it_is_signed(office: Office, reques
     headers = {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signature}
     answer = requests.post(f"{office.passport.url}/slack/events", data=body, headers=headers, timeout=5)
     assert answer.status_code == (404 if "sockets" in request.node.name else 401)
+
+
+def test_a_stop_hangs_up_and_a_start_is_back(office: Office) -> None:
+    office.passport.stop()
+    assert "Passport has stopped" in office.passport.log.read_text().splitlines()[-1]
+    wait_for(lambda: office.slack.sockets.connections == 0, "the sockets to be closed")
+    office.passport.start()
+    assert office.ana.slack.command(COMMAND, "help").ok
