@@ -1,6 +1,7 @@
 """The command line: ``passport serve | migrate | doctor | documents | audit``."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(_: argparse.Namespace) -> int:
+    gc.disable()  # while hundreds of modules load, there is nothing to collect; serve puts it on again
     from bot.serve import serve
 
     return serve(_load())

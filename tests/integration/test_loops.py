@@ -233,10 +233,10 @@ def test_work_that_fails_is_logged_and_stops_nothing(world: World, caplog: pytes
     reconciler = world.reconciler()
     work = reconciler.work
 
-    def breaks(request_id: str) -> None:
-        if request_id == poisoned.id:
+    def breaks(*request_ids: str) -> None:
+        work(*(request_id for request_id in request_ids if request_id != poisoned.id))
+        if poisoned.id in request_ids:
             raise ZeroDivisionError
-        work(request_id)
 
     reconciler.work = breaks  # type: ignore[method-assign]
     turns = ReconcilerTurns(reconciler, clock=world.clock, threads=2, kept_for_removals=1)
