@@ -1,5 +1,6 @@
 """The audit channel: every event, in order, each message ending with the head of the log."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from access.audit import AuditEvent
@@ -60,9 +61,7 @@ class AuditChannel:
     def _load(self) -> tuple[list[AuditEvent], dict[str, AccessRequest]]:
         with self._store.unit_of_work(read_only=True) as uow:
             events = list(uow.audit.after(uow.audit.cursor(READER), MOST_EVENTS))
-            named = {event.event.request_id for event in events if event.event.request_id}
-            found = {request_id: _request(uow, request_id) for request_id in named}
-        return events, {request_id: request for request_id, request in found.items() if request}
+            return events, _requests(uow, sorted({event.event.request_id for event in events} - {""}))
 
     def _put_off(self, error: PassingError | LastingError) -> None:
         self._attempts += 1
@@ -79,10 +78,13 @@ class AuditChannel:
         self._alarms.set(at)
 
 
-def _request(uow: UnitOfWork, request_id: str) -> AccessRequest | None:
+def _requests(uow: UnitOfWork, request_ids: Sequence[str]) -> dict[str, AccessRequest]:
+    """The requests by id, without those that are gone or unreadable: their events speak for themselves."""
     try:
-        return uow.requests.get(request_id)
+        return {request.id: request for request in uow.requests.get_all(request_ids)}
     except UnavailableError:
         raise
-    except PassportError:  # the events speak for themselves, be the request gone or unreadable
-        return None
+    except PassportError:
+        middle = len(request_ids) // 2
+        halves = (request_ids[:middle], request_ids[middle:]) if middle else ()
+        return {found.id: found for half in halves for found in _requests(uow, half).values()}

@@ -59,7 +59,8 @@ def _asked_words(standing: Standing) -> str:
 
 def _waiting(request: AccessRequest) -> str:
     decides = "one decides" if request.terms.quorum == 1 else f"{request.terms.quorum} of them have approved"
-    return f"Asked {phrases.reviewers(request)}. I tell you when {decides}. Lapses {clock(request.lapses_at)}."
+    who = f"{phrases.reviewers(request)}, by rule {request.terms.rule}"
+    return f"Asked {who}. I tell you when {decides}. Lapses {clock(request.lapses_at)}."
 
 
 def _lapsed(request: AccessRequest) -> str:

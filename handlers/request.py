@@ -113,7 +113,10 @@ def asked(request: AccessRequest) -> Reply:
     several = request.terms.quorum > 1
     when = f"{request.terms.quorum} of them have decided" if several else "one decides"
     who, what = phrases.reviewers(request), phrases.asked_for(request)
-    seen = f"Asked {who} for {what}, {length} ({request.id}). I tell you when {when}. Lapses {mrkdwn.clock(lapses)}."
+    seen = (
+        f"Asked {who} for {what}, {length} ({request.id}), by rule {request.terms.rule}. "
+        f"I tell you when {when}. Lapses {mrkdwn.clock(lapses)}."
+    )
     names = ", ".join(server.name for server in request.servers[:6])
     plain = f"Asked for {names}, {length} ({request.id}). I tell you when {when}. Lapses {lapses:%H:%M} UTC."
     cancel = blocks.actions(blocks.button("Cancel", ids.REQUEST_CANCEL, value=request.id))

@@ -40,7 +40,7 @@ class TestRequest:
         assert sent.ok
         request = on.world.submitting.own(ANA_CALLS)[0].request
         assert sent.plain.splitlines()[0].startswith(
-            f"Asked payments-leads for root on web-1, db-2 (prod), 2 h ({request.id}). I tell you when one decides."
+            f"Asked payments-leads for root on web-1, db-2 (prod), 2 h ({request.id}), by rule prod-root. I tell you when one decides."
         )
         assert "Lapses 03:30" in sent.plain
         assert "[Cancel]" in sent.plain

@@ -142,7 +142,7 @@ class TestDirectMessages:
     def test_waiting_can_be_cancelled(self) -> None:
         asked = posts(a_request())[ASKED]
         assert asked.text == (
-            "Asked payments-leads. I tell you when one decides. Lapses <!date^1795231800^{time}|03:30 UTC>."
+            "Asked payments-leads, by rule prod-root. I tell you when one decides. Lapses <!date^1795231800^{time}|03:30 UTC>."
         )
         assert actions_of(asked) == [ids.REQUEST_CANCEL]
         assert asked.recipients == ("U0ANA",)
