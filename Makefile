@@ -18,8 +18,8 @@ test: $(READY)
 	@$(BIN)/pytest -n 3 --dist loadfile
 
 check: $(READY)
-	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }

@@ -43,7 +43,9 @@ def test_a_request_is_shown_to_reviewers_and_requester(lab: Lab) -> None:
     (card,), (asked,) = lab.cards(), lab.directs("U0ANA")
     assert card.notification == "Ana Ruiz asks for root on web-1, db-2 (prod), 2 h: INC-1"
     assert actions(card) == [ids.REVIEW_APPROVE, ids.REVIEW_APPROVE_SHORTER, ids.REVIEW_DENY]
-    assert asked.notification == "Asked payments-leads, by rule prod-root. I tell you when one decides. Lapses 03:30 UTC."
+    assert (
+        asked.notification == "Asked payments-leads, by rule prod-root. I tell you when one decides. Lapses 03:30 UTC."
+    )
     assert lab.is_shown(request)
 
 
