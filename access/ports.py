@@ -108,8 +108,8 @@ class Requests(Protocol):
 
     def add(self, request: AccessRequest) -> None: ...
 
-    def has(self, request_id: str) -> bool:
-        """Whether there is a request of this id."""
+    def add_if_free(self, request: AccessRequest) -> bool:
+        """Whether its id was free; where it is another's already, nothing is added."""
         ...
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from access import lifecycle
@@ -210,7 +210,7 @@ class Submitting:
             event = by_person(Kind.REQUEST_REFUSED, person, at=now, details=details)
             self._desk.refuse(uow, event, decision.reason)
         request = AccessRequest(
-            id=self._free_id(uow),
+            id=self._desk.request_id(),
             person_id=person.id,
             person_name=person.name,
             person_email=person.email,
@@ -225,8 +225,9 @@ class Submitting:
             lapses_at=now + self._desk.policy.lapse_after,
             due_at=now + self._desk.policy.lapse_after,
         )
+        while not uow.requests.add_if_free(request):
+            request = replace(request, id=self._desk.request_id())
         claim(uow, caller, subject=request.id, at=now)
-        uow.requests.add(request)
         uow.record(by_person(Kind.REQUEST_SUBMITTED, person, at=now, request_id=request.id, details=_asked(request)))
         uow.commit()
         return Submitted(request=request, reason=decision.reason)
@@ -250,11 +251,6 @@ class Submitting:
                 f"{len(servers)} servers are called {shorten(word)}: say {candidates}.", field="servers"
             )
         return servers
-
-    def _free_id(self, uow: UnitOfWork) -> str:
-        while uow.requests.has(candidate := self._desk.request_id()):
-            pass
-        return candidate
 
 
 def standing(uow: UnitOfWork, request: AccessRequest) -> Standing:

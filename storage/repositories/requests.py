@@ -12,6 +12,7 @@ from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
 from storage.errors import UnreadableError
 from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json
+from storage.repositories.statements import insert_new
 from storage.rows import counters
 from storage.rows import requests as table
 
@@ -42,7 +43,7 @@ def _claim(*, removals_only: bool) -> Update:
 
 
 _ADD = insert(table)
-_HAS = select(table.c.id).where(table.c.id == bindparam("row"))
+_ADD_IF_FREE = insert_new(table, "id")
 _GET = select(table).where(table.c.id == bindparam("row"))
 _GET_LOCKED = _GET.with_for_update()
 _GET_ALL = select(table).where(table.c.id.in_(bindparam("rows", expanding=True))).order_by(table.c.id)
@@ -78,8 +79,9 @@ class SqlRequests:
     def add(self, request: AccessRequest) -> None:
         self._connection.execute(_ADD, {"id": request.id, **_to_row(request)})
 
-    def has(self, request_id: str) -> bool:
-        return self._connection.execute(_HAS, {"row": request_id}).first() is not None
+    def add_if_free(self, request: AccessRequest) -> bool:
+        statement = _ADD_IF_FREE[self._connection.dialect.name]
+        return self._connection.execute(statement, {"id": request.id, **_to_row(request)}).first() is not None
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         row = self._connection.execute(_GET_LOCKED if lock else _GET, {"row": request_id}).one_or_none()
