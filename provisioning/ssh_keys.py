@@ -16,7 +16,7 @@ MIN_RSA_BITS = 3072
 MAX_RSA_BITS = 16384  # what OpenSSH reads at most (SSHBUF_MAX_BIGNUM)
 MAX_LENGTH = 8192
 
-_CURVES: Mapping[str, ec.EllipticCurve] = {
+CURVES: Mapping[str, ec.EllipticCurve] = {
     "nistp256": ec.SECP256R1(),
     "nistp384": ec.SECP384R1(),
     "nistp521": ec.SECP521R1(),
@@ -122,7 +122,7 @@ def _check_point(reader: Reader, curve: str) -> None:
     # Only the uncompressed form, as OpenSSH; the constructor checks that it is on the curve.
     if point[:1] != b"\x04":
         raise ValueError("its point is compressed")
-    ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[curve], point)
+    ec.EllipticCurvePublicKey.from_encoded_point(CURVES[curve], point)
 
 
 def _check_application(reader: Reader) -> None:
