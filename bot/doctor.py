@@ -118,6 +118,9 @@ def _account(sessions: Sessions, account: AwsAccount, prefix: str) -> Iterator[F
     who = sessions.call(account.name, account.regions[0], "sts", "get_caller_identity")
     role = str(who.get("Arn", "")).rpartition(":")[2]
     yield good(f"aws {account.name}", f"Passport is {role} of account {account.id}.")
+    if account.source_identity:
+        sessions.call(account.name, account.regions[0], "sts", "get_caller_identity", person="passport-doctor")
+        yield good(f"aws {account.name}", "Its role may be assumed in a person's name.")
     headers = who.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     yield from clock_finding(f"AWS {account.name}", headers.get("date", ""), wiring.now())
     for region in account.regions:

@@ -55,6 +55,13 @@ class AwsAccountSettings(_Section):
     regions: tuple[str, ...] = Field(min_length=1)
     role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
     external_id: SecretStr | None = None
+    source_identity: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source_identity and self.role_arn is None:
+            raise ValueError("source_identity needs a role_arn: only AssumeRole takes a person's name")
+        return self
 
 
 class ProviderSettings(_Section):

@@ -86,6 +86,7 @@ def aws_accounts(settings: Settings) -> list[AwsAccount]:
             regions=account.regions,
             role_arn=account.role_arn,
             external_id=account.external_id.get_secret_value() if account.external_id else None,
+            source_identity=account.source_identity,
         )
         for account in settings.accounts
     ]

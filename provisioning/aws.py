@@ -9,10 +9,11 @@ from typing import Any, Literal
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+from botocore.credentials import CredentialResolver
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 
+from provisioning.assumed_roles import AssumedRole, acting_for, source_identity
 from provisioning.aws_errors import AwsError, expired, translate
 
 # boto3 makes the methods of its clients at run time: no type is right.
@@ -33,6 +34,7 @@ class AwsAccount:
     regions: tuple[str, ...]
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
+    source_identity: bool = False  # what Passport does for a person bears their name in CloudTrail
 
 
 class Sessions:
@@ -59,17 +61,28 @@ class Sessions:
         /,
         *,
         once: bool = False,
+        person: str = "",
         **parameters: object,
     ) -> dict[str, Any]:
         """One call, like ``call("prod", "eu-west-1", "ssm", "send_command", …)``; raises AwsError.
 
         ``once``: never repeated by botocore, for what has no client token, or whose caller waits without a thread.
+        ``person``: the email of whom it is done for, whom AWS then knows as the SourceIdentity, if the account's
+        settings say so.
         """
-        try:
-            answer: dict[str, Any] = getattr(self.client(account, region, service, once=once), operation)(**parameters)
-        except (ClientError, BotoCoreError) as error:
-            raise self._translated(error, account, region) from error
-        return answer
+        named = source_identity(person) if person and self.accounts[account].source_identity else ""
+        for may_renew in (True, False):
+            client = self.client(account, region, service, once=once)
+            try:
+                with acting_for(named):
+                    answer: dict[str, Any] = getattr(client, operation)(**parameters)
+            except (ClientError, BotoCoreError) as error:
+                failed = self._translated(error, account, region, client)
+                if may_renew and expired(error):  # refused before anything was done, so even ``once`` may go again
+                    continue
+                raise failed from error
+            return answer
+        raise AssertionError("the second round returns or raises")
 
     def pages(
         self,
@@ -84,11 +97,12 @@ class Sessions:
         once: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Every page of a call that has pages, of 50 as Systems Manager allows at most; raises AwsError."""
-        pages = self.client(account, region, service, once=once).get_paginator(operation)
+        client = self.client(account, region, service, once=once)
+        pages = client.get_paginator(operation)
         try:
             yield from pages.paginate(**parameters, PaginationConfig={"PageSize": page_size})
         except (ClientError, BotoCoreError) as error:
-            raise self._translated(error, account, region) from error
+            raise self._translated(error, account, region, client) from error
 
     def client(self, account: str, region: str, service: Service, *, once: bool = False) -> Client:
         """The one client for this; making one is not thread safe in boto3, using one is."""
@@ -116,17 +130,23 @@ class Sessions:
             )
         self._confirmed.add(account)
 
-    def _translated(self, error: ClientError | BotoCoreError, account: str, region: str) -> AwsError:
+    def _translated(self, error: ClientError | BotoCoreError, account: str, region: str, client: Client) -> AwsError:
         if expired(error):
-            self._forget(account)
+            self._forget(account, client)
         return translate(error, where=f"{account} {region}")
 
-    def _forget(self, account: str) -> None:
-        """Drop credentials that AWS calls expired before their time; the next call asks for new ones."""
+    def _forget(self, account: str, client: Client) -> None:
+        """Drop credentials that AWS calls expired before their time, unless that was done since.
+
+        The next call asks for new ones.
+        """
         with self._lock:
+            known = [key for key in self._clients if key[0] == account]
+            if not any(self._clients[key] is client for key in known):
+                return
             self._sessions.pop(account, None)
             self._confirmed.discard(account)
-            for key in [key for key in self._clients if key[0] == account]:
+            for key in known:
                 del self._clients[key]
 
     def _session(self, account: str) -> boto3.Session:
@@ -139,9 +159,20 @@ class Sessions:
         if account.role_arn is None:
             return boto3.Session(botocore_session=core)
         own = boto3.Session(botocore_session=self._core())
-        role = _AssumedRole(own, account, self._session_name)
+        role = AssumedRole(lambda more: self._assumed(own, account, more))
         core.register_component("credential_provider", CredentialResolver(providers=[role]))
         return boto3.Session(botocore_session=core)
+
+    def _assumed(self, own: boto3.Session, account: AwsAccount, more: Mapping[str, str]) -> Mapping[str, Any]:
+        """Fresh credentials of the account's role; raises ClientError or BotoCoreError."""
+        external = {"ExternalId": account.external_id} if account.external_id else {}
+        with self._lock:  # making a client is not thread safe
+            client: Client = own.client("sts", region_name=account.regions[0], config=_config(once=False))
+        answer: Mapping[str, Any] = client.assume_role(
+            RoleArn=account.role_arn, RoleSessionName=self._session_name, **external, **more
+        )
+        found: Mapping[str, Any] = answer["Credentials"]
+        return found
 
     def _core(self) -> botocore.session.Session:
         core = botocore.session.get_session()
@@ -149,41 +180,11 @@ class Sessions:
         return core
 
 
-class _AssumedRole(CredentialProvider):
-    """Credentials of a role in another account, renewed by botocore 10 to 15 minutes before they run out."""
-
-    METHOD = "passport-assume-role"
-    CANONICAL_NAME = None
-
-    def __init__(self, own: boto3.Session, account: AwsAccount, session_name: str) -> None:
-        super().__init__()
-        self._own = own
-        self._account = account
-        self._session_name = session_name
-
-    def load(self) -> DeferredRefreshableCredentials:
-        """Credentials that are fetched when they are first needed."""
-        return DeferredRefreshableCredentials(refresh_using=self._assume, method=self.METHOD)
-
-    def _assume(self) -> dict[str, str]:
-        external = {"ExternalId": self._account.external_id} if self._account.external_id else {}
-        client: Client = self._own.client("sts", region_name=self._account.regions[0], config=_config(once=False))
-        credentials = client.assume_role(
-            RoleArn=self._account.role_arn, RoleSessionName=self._session_name, **external
-        )["Credentials"]
-        return {
-            "access_key": credentials["AccessKeyId"],
-            "secret_key": credentials["SecretAccessKey"],
-            "token": credentials["SessionToken"],
-            "expiry_time": credentials["Expiration"].isoformat(),
-        }
-
-
 def _config(once: bool) -> Config:  # noqa: FBT001 - private, and its callers name it
     return Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": 1 if once else _TRIES},
+        retries={"mode": "standard" if once else "adaptive", "total_max_attempts": 1 if once else _TRIES},
         max_pool_connections=20,
         user_agent_extra="passport",
     )

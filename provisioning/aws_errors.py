@@ -81,6 +81,11 @@ def _translate_answer(error: ClientError, where: str) -> AwsError:
 
 
 def _refusal(code: str, where: str, operation: str) -> str:
+    if code in DENIED and operation == "AssumeRole":
+        return (
+            f"AWS does not let Passport assume its role in {where}. An admin must mend the role's trust policy; "
+            "with source_identity it needs sts:SetSourceIdentity as well."
+        )
     if code in DENIED:
         return f"AWS does not let Passport's role call {operation} in {where}. An admin must allow it."
     if code in UNKNOWN_KEY:

@@ -20,6 +20,7 @@ class Order:
     request_id: str
     document: Document
     parameters: Mapping[str, str]
+    person: str = ""  # whom it is done for, by email
 
     @property
     def act(self) -> str:

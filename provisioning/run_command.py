@@ -116,6 +116,7 @@ class RunCommand:
                 "ssm",
                 "send_command",
                 once=True,
+                person=batch.order.person,
                 InstanceIds=batch.ids,
                 DocumentName=batch.order.document.name,
                 Parameters=batch.order.document.values(batch.order.parameters),

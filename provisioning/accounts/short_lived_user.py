@@ -84,7 +84,7 @@ class ShortLivedUser:
         pairs: list[Pair] = []
         for attempt, together in by_attempt.items():
             given = {"RequestId": request.id, "UserName": request.user_name, "Attempt": attempt, **parameters}
-            order = Order(request_id=request.id, document=document, parameters=given)
+            order = Order(request_id=request.id, document=document, parameters=given, person=request.person_email)
             outcomes = self._run_command.run(order, together)
             pairs += [(grant, outcomes[grant.id]) for grant in together]
         return pairs

@@ -22,6 +22,7 @@ from sandbox.aws.commands import Command
 from sandbox.aws.faults import Faults
 from sandbox.aws.front import Call, Front
 from sandbox.aws.nodes import DEFAULT_AGENT, Answers, Nodes, RunsCommands, Server, answer_nothing
+from sandbox.aws.roles import Roles
 from sandbox.aws.sessions import Session, Sessions
 from sandbox.aws.systems_manager import SystemsManager
 
@@ -62,7 +63,8 @@ class AwsDouble:
         self._sessions = Sessions()
         self._agents = Agents(self.faults)
         self._ssm = SystemsManager(nodes=self._nodes, agents=self._agents, sessions=self._sessions, faults=self.faults)
-        self._front = Front(ssm=self._ssm, faults=self.faults, moto=self._moto.get_host_and_port())
+        self._roles = Roles()
+        self._front = Front(ssm=self._ssm, faults=self.faults, roles=self._roles, moto=self._moto.get_host_and_port())
         self._front.start()
         self._keys = self._make_user()
         return self
@@ -183,6 +185,10 @@ class AwsDouble:
     def settle(self, seconds: float = 60.0) -> None:
         """Wait until the agents have done whatever they can at this time of the clock; raise TimeoutError."""
         self._agents.settle(seconds)
+
+    def trust_source_identity(self, account: str) -> None:
+        """Let the roles of this account be assumed with a SourceIdentity: their trust policy allows it by itself."""
+        self._roles.trust(account)
 
     def new_keys(self) -> None:
         """Give Passport another key of its own, as an instance profile does; environment() has it."""

@@ -16,6 +16,7 @@ from typing import Any
 from sandbox.aws.callers import Caller, Scope, caller_of, scope_of
 from sandbox.aws.errors import AnswerLostError, AwsError
 from sandbox.aws.faults import Faults
+from sandbox.aws.roles import Roles
 from sandbox.aws.systems_manager import SystemsManager
 
 TARGET = "AmazonSSM."
@@ -33,15 +34,16 @@ class Call:
     account: str
     region: str
     request: dict[str, Any] = field(repr=False)
+    source_identity: str = ""  # whom the caller's session names
 
 
 class Front:
     """An HTTP server on loopback; start() it, and stop() it."""
 
-    def __init__(self, *, ssm: SystemsManager, faults: Faults, moto: tuple[str, int]) -> None:
+    def __init__(self, *, ssm: SystemsManager, faults: Faults, roles: Roles, moto: tuple[str, int]) -> None:
         self.calls: list[Call] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.desk = _Desk(ssm=ssm, faults=faults, moto=moto, calls=self.calls)
+        self._server.desk = _Desk(ssm=ssm, faults=faults, roles=roles, moto=moto, calls=self.calls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -62,6 +64,7 @@ class _Desk:
 
     ssm: SystemsManager
     faults: Faults
+    roles: Roles
     moto: tuple[str, int]
     calls: list[Call]
 
@@ -72,7 +75,7 @@ class _Desk:
         if scope is not None and scope.service != "ssm":
             raise AwsError("InvalidSignatureException", "Credential should be scoped to correct service: 'ssm'.")
         request = _parsed(body)
-        self.calls.append(Call(operation=operation, account=caller.account, region=caller.region, request=request))
+        self.calls.append(self._call(operation, caller, scope, request))
         self.faults.before(operation, caller.account, caller.region)
         answer = self.ssm.answer(operation, caller, request)
         if self.faults.loses_answer(operation):
@@ -85,8 +88,9 @@ class _Desk:
         Raises AwsError for credentials that have run out, and AnswerLostError.
         """
         try:
-            caller = self._caller(scope_of(authorization))
-            self.calls.append(Call(operation=operation, account=caller.account, region=caller.region, request={}))
+            scope = scope_of(authorization)
+            caller = self._caller(scope)
+            self.calls.append(self._call(operation, caller, scope, {}))
             self.faults.before(operation, caller.account, caller.region)
         except AwsError as error:
             if error.code in {"MissingAuthenticationTokenException", "UnrecognizedClientException"}:
@@ -94,6 +98,12 @@ class _Desk:
             if error.code == EXPIRED:
                 raise
             raise AnswerLostError from None
+
+    def _call(self, operation: str, caller: Caller, scope: Scope | None, request: dict[str, Any]) -> Call:
+        named = self.roles.named_by(scope.access_key) if scope else ""
+        return Call(
+            operation=operation, account=caller.account, region=caller.region, request=request, source_identity=named
+        )
 
     def _caller(self, scope: Scope | None) -> Caller:
         caller = caller_of(scope)
@@ -144,15 +154,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _moto(self, operation: str, authorization: str, body: bytes) -> None:
         try:
             self.server.desk.note(operation, authorization)
+            identity = self.server.desk.roles.check(operation, body)
         except AwsError as error:
             scope = scope_of(authorization)
-            status, code = EXPIRED_IN_XML[scope.service if scope else "sts"]
+            expired = EXPIRED_IN_XML[scope.service if scope else "sts"]
+            status, code = expired if error.code == EXPIRED else (error.status, error.code)
             inner = f"<Error><Code>{code}</Code><Message>{error.message}</Message></Error>"
             ec2 = f"<Response><Errors>{inner}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
             sts = f"<ErrorResponse>{inner}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
             self._write(status, "text/xml", (ec2 if code == "RequestExpired" else sts).encode())
         else:
-            self._pass_on(body)
+            self._pass_on(body, identity)
 
     def _say(self, status: int, answer: dict[str, Any]) -> None:
         self._write(status, "application/x-amz-json-1.1", json.dumps(answer).encode())
@@ -165,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _pass_on(self, body: bytes) -> None:
+    def _pass_on(self, body: bytes, identity: str) -> None:
         onward = http.client.HTTPConnection(*self.server.desk.moto, timeout=60)
         try:
             onward.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
@@ -173,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             text = answer.read()
         finally:
             onward.close()
+        if identity:  # before the client has its key
+            self.server.desk.roles.remember(identity, text)
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in NOT_PASSED_ON:

@@ -335,3 +335,14 @@ def test_documents_of_another_version(place: Installation, capsys: pytest.Captur
     problems = [finding.sentence for finding in place.findings() if finding.is_wrong]
     assert len(problems) == 3
     assert all(sentence.endswith("run passport documents publish.") for sentence in problems)
+
+
+def test_a_role_that_may_not_be_assumed_in_a_persons_name(place: Installation) -> None:
+    config, account = place.folder / "passport.toml", place.aws.account
+    role = f'role_arn = "arn:aws:iam::{account}:role/passport"\nsource_identity = true'
+    config.write_text(config.read_text().replace(f'id = "{account}"', f'id = "{account}"\n{role}'))
+    assert "needs sts:SetSourceIdentity" in place.problems()["aws prod-payments"]
+    place.aws.trust_source_identity(account)
+    said = [finding.line for finding in place.findings()]
+    assert "ok       aws prod-payments: Its role may be assumed in a person's name." in said
+    assert "aws prod-payments" not in place.problems()

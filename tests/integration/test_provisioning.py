@@ -18,6 +18,7 @@ from sandbox.aws import Scripted, Server
 from tests.integration.aws_desk import (
     ACCOUNTS,
     AUTHORITY,
+    HOME,
     OTHER,
     AwsDesk,
     answer,
@@ -98,6 +99,19 @@ def test_a_retry_of_a_server_says_which_attempt_it_is_and_the_others_share_their
     provision(desk, [*grants_of(servers)[:4], again])
     sent = sorted((command.parameters["Attempt"][0], len(command.instance_ids)) for command in desk.double.commands)
     assert sent == [("1", 4), ("2", 1)]
+
+
+def test_commands_of_a_request_bear_the_requesters_name_and_looking_after_them_passports_own(desk: AwsDesk) -> None:
+    desk.double.trust_source_identity(OTHER)
+    desk.sessions = Sessions([ACCOUNTS[0], replace(ACCOUNTS[1], source_identity=True)])
+    grants = grants_of([*desk.servers(1, account=OTHER), *desk.servers(1)])
+    provision(desk, grants)
+    remove(desk, grants)
+    named = {(call.operation, call.account): call.source_identity for call in desk.double.calls}
+    assert named["SendCommand", OTHER] == desk.request.person_email
+    assert named["SendCommand", HOME] == named["ListCommandInvocations", OTHER] == ""
+    sent = [call for call in desk.double.calls if (call.operation, call.account) == ("SendCommand", OTHER)]
+    assert [call.source_identity for call in sent] == [desk.request.person_email] * 2
 
 
 def test_each_server_has_its_own_outcome(desk: AwsDesk) -> None:

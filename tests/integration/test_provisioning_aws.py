@@ -1,8 +1,10 @@
 """AWS sessions: whose credentials, how long, how often a call is repeated, and what an error reads like."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto.sts.models import sts_backends
 
+from provisioning.assumed_roles import source_identity
 from provisioning.aws import AwsAccount, Sessions
 from provisioning.aws_errors import AwsError, translate
 from sandbox.aws import AwsDouble
@@ -74,12 +77,110 @@ def test_credentials_are_renewed_before_they_run_out(double: AwsDouble, monkeypa
 def test_credentials_that_aws_calls_expired_are_dropped(double: AwsDouble) -> None:
     sessions = Sessions(ACCOUNTS)
     before = sessions.client("other", REGION, "ssm")
-    double.faults.fail("ListCommands", 400, code="ExpiredTokenException", times=1)
+    double.faults.fail("ListCommands", 400, code="ExpiredTokenException", times=2)
     with pytest.raises(AwsError, match="I renew it and try again") as error:
         sessions.call("other", REGION, "ssm", "list_commands")
     assert error.value.retryable
     assert sessions.client("other", REGION, "ssm") is not before
     assert sessions.call("other", REGION, "ssm", "list_commands")["Commands"] == []
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_call_whose_credentials_have_just_run_out_goes_again_with_new_ones(double: AwsDouble, *, once: bool) -> None:
+    """They were refused before anything was done, so this holds for what has no client token, too."""
+    sessions = Sessions(ACCOUNTS)
+    sessions.call("other", REGION, "ssm", "list_commands", once=once)
+    double.faults.expire_credentials(OTHER)
+    assert sessions.call("other", REGION, "ssm", "list_commands", once=once)["Commands"] == []
+    assert [call.operation for call in double.calls].count("AssumeRole") == 2
+
+
+def test_threads_whose_credentials_run_out_together_renew_them_once(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    old = sessions.client("other", REGION, "ssm")
+    sessions.call("other", REGION, "ssm", "list_commands")
+    fresh = [sessions._forget("other", old) or sessions.client("other", REGION, "ssm") for _ in range(3)]
+    assert fresh[0] is fresh[1] is fresh[2] is not old
+
+
+NAMING = (ACCOUNTS[0], replace(ACCOUNTS[1], source_identity=True))
+ANA, BEN = "ana@example.com", "ben@example.com"
+
+
+def identities(double: AwsDouble, operation: str = "ListCommands") -> list[str]:
+    return [call.source_identity for call in double.calls if call.operation == operation]
+
+
+def test_what_is_done_for_a_person_bears_their_name_and_the_rest_passports_own(double: AwsDouble) -> None:
+    double.trust_source_identity(OTHER)
+    sessions = Sessions(NAMING)
+    for person in (ANA, "", BEN, ANA):
+        sessions.call("other", REGION, "ssm", "list_commands", person=person)
+    assert identities(double) == [ANA, "", BEN, ANA]
+    assert [call.operation for call in double.calls].count("AssumeRole") == 3  # Passport's own, Ana's and Ben's
+    assert len(sessions._clients) == 1
+
+
+def test_an_account_whose_settings_do_not_say_so_names_nobody(double: AwsDouble) -> None:
+    sessions = Sessions(ACCOUNTS)
+    for account in ("home", "other"):
+        sessions.call(account, REGION, "ssm", "list_commands", person=ANA)
+    assert identities(double) == ["", ""]
+
+
+def test_persons_at_the_same_time_are_not_mixed_up(double: AwsDouble) -> None:
+    double.trust_source_identity(OTHER)
+    sessions, people = Sessions(NAMING), [f"p{number}@example.com" for number in range(6)]
+
+    def ask(person: str) -> None:
+        filters = [{"key": "DocumentName", "value": f"for-{person.partition('@')[0]}"}]
+        sessions.call("other", REGION, "ssm", "list_commands", person=person, Filters=filters)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, people * 5))
+    for call in double.calls:
+        if call.operation == "ListCommands":
+            assert call.request["Filters"][0]["value"] == f"for-{call.source_identity.partition('@')[0]}"
+
+
+def test_the_sessions_of_persons_are_kept_in_bounded_number(double: AwsDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioning.assumed_roles.MOST_PERSONS", 2)
+    double.trust_source_identity(OTHER)
+    sessions = Sessions(NAMING)
+    for person in (ANA, BEN, ANA, "cleo@example.com", ANA, BEN):
+        sessions.call("other", REGION, "ssm", "list_commands", person=person)
+    assert identities(double)[-2:] == [ANA, BEN]
+    assert [call.operation for call in double.calls].count("AssumeRole") == 4  # Ben was the longest unused
+
+
+def test_a_persons_session_that_has_run_out_is_renewed_with_their_name(double: AwsDouble) -> None:
+    double.trust_source_identity(OTHER)
+    sessions = Sessions(NAMING)
+    sessions.call("other", REGION, "ssm", "list_commands", once=True, person=ANA)
+    double.faults.expire_credentials(OTHER)
+    sessions.call("other", REGION, "ssm", "list_commands", once=True, person=ANA)
+    assert identities(double) == [ANA, ANA]
+
+
+def test_a_role_that_does_not_trust_the_name_says_what_its_policy_lacks(double: AwsDouble) -> None:
+    with pytest.raises(AwsError, match="needs sts:SetSourceIdentity") as error:
+        Sessions(NAMING).call("other", REGION, "ssm", "list_commands", person=ANA)
+    assert not error.value.retryable
+
+
+@pytest.mark.parametrize(
+    "person", ["ana@example.com", "ana o'hara@example.com", "ana\n$(id)@x", "aws:root", "é@x", "", "a", "x" * 300]
+)
+def test_a_source_identity_is_one_that_aws_takes(person: str) -> None:
+    named = source_identity(person)
+    assert re.fullmatch(r"[\w+=,.@-]{2,64}", named, re.ASCII)
+    assert not named.lower().startswith("aws")
+    assert named == source_identity(person)
+
+
+def test_two_persons_never_have_one_source_identity() -> None:
+    people = ["ana@example.com", "ana b@x", "ana-b@x", "ana'b@x", "y" * 70, "y" * 71, "aws:b@x"]
+    assert len({source_identity(person) for person in people}) == len(people)
 
 
 def test_reads_are_repeated_and_what_has_no_token_is_not(double: AwsDouble) -> None:

@@ -209,6 +209,7 @@ def test_without_any_file_the_first_setting_is_missing() -> None:
         ('id = "111111111111"', 'id = "1111"', "accounts.0.id", r"^\d{12}$"),
         ('regions = ["eu-west-1"]', "regions = []", "accounts.0.regions", "at least 1 item"),
         ('"arn:aws:iam::111111111111:role/passport"', '"passport"', "accounts.0.role_arn", "^arn:aws"),
+        ('role_arn = "arn:aws:iam::111111111111:role/passport"', "", "accounts.0", "source_identity needs a role_arn"),
         ('scim_url = "https:', 'scim_url = "http:', "providers.0.scim_url", "begins with https://"),
         ('scim_token = "scim-secret"', "", "providers.0", "go together"),
         ('"prod-root"', '"Prod Root"', "rules.0.name", "^[a-z0-9-]"),
