@@ -273,6 +273,10 @@ class SignIns(Protocol):
 
     def lapsed_parked(self, now: datetime) -> Sequence[ParkedRequest]: ...
 
+    def overtaken_parked(self) -> Sequence[ParkedRequest]:
+        """Those whose Slack user has signed in since."""
+        ...
+
     def unpark(self, parked_id: str) -> bool:
         """Remove it; False when it was gone already."""
         ...

@@ -256,6 +256,7 @@ class Passport:
         self._metrics.servers(self._inventory.refresh().servers)
 
     def _keep_house(self) -> None:
+        self._submitting.file_left_behind()
         self._submitting.lapse_parked()
         self._members.refusals.flush(self._store, clock=wiring.now)
         with self._store.unit_of_work() as uow:

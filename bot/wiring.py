@@ -33,9 +33,12 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def new_request_id() -> str:
-    """A candidate: short enough to say aloud, and for a user name on any server."""
-    return "AR-" + "".join(secrets.choice(_ALPHABET) for _ in range(4))
+def new_request_id(taken: int = 0) -> str:
+    """A candidate: short enough to say aloud, and for a user name on any server.
+
+    Four characters, of which there are a million; one more, up to eight, for every eight candidates ``taken``.
+    """
+    return "AR-" + "".join(secrets.choice(_ALPHABET) for _ in range(min(4 + taken // 8, 8)))
 
 
 def instance_name(settings: Settings) -> str:

@@ -38,7 +38,6 @@ TEMPLATES: Mapping[Kind, str] = {
     Kind.REQUEST_ENDED: "{about} is closed ({cause}): {detail}",
     Kind.GRANT_ACTIVE: "{server} is open to {requester} ({request})",
     Kind.GRANT_FAILED: "{server} could not be opened to {requester} ({request}): {reason}",
-    Kind.GRANT_REMOVING: "{server} is being closed to {requester} ({request})",
     Kind.GRANT_REMOVED: "{server} is closed to {requester} ({request})",
     Kind.GRANT_REMOVAL_LATE: (
         ":rotating_light: {reason} So I cannot prove that the user {user} of {requester} is gone from {server} "

@@ -92,7 +92,7 @@ class World:
             inventory=self.inventory,
             clock=self.clock,
             token=lambda: f"token-{next(numbers):04d}-of-a-test-that-is-long",
-            request_id=lambda: f"AR-T{next(numbers):03d}",
+            request_id=lambda _: f"AR-T{next(numbers):03d}",
         )
         self.submitting, self.reviewing, self.ending = Submitting(self.desk), Reviewing(self.desk), Ending(self.desk)
         self.ana = self.add_person(a_person("Ana Ruiz"), ANA)

@@ -36,7 +36,7 @@ class Desk:
     inventory: Inventory
     clock: Clock
     token: Callable[[], str]  # a fresh unguessable text, at least 128 bits
-    request_id: Callable[[], str]  # a fresh candidate for a request id: AR-7F3K
+    request_id: Callable[[int], str]  # a candidate for a request id (AR-7F3K), after so many that were taken
 
     def refuse(self, uow: UnitOfWork, event: Event, sentence: str) -> Never:
         """Put the refusal on record, undoing nothing else that this unit of work has done; raises RefusedError."""

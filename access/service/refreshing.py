@@ -81,8 +81,9 @@ class Refreshing:
             uow.people.save(replace(uow.people.get(person.id), groups=frozenset(), groups_read_at=now))
             for link in uow.people.links_of(person.id):
                 uow.people.remove_link(link.slack_user)
-            for found in uow.requests.find(person_id=person.id, states=(RequestState.PENDING, *RUNNING), limit=MOST):
-                self._end(uow, found.id)
+            open_now = uow.requests.find(person_id=person.id, states=(RequestState.PENDING, *RUNNING), limit=MOST)
+            for request_id in sorted(found.id for found in open_now):  # the reconciler locks in this order, too
+                self._end(uow, request_id)
             uow.record(
                 _about(person, Kind.LINK_REMOVED, {"why": "the identity store no longer knows them"}, self._desk)
             )

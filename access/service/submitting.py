@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 
 from access import lifecycle
 from access.audit import Event, Kind
@@ -112,6 +113,13 @@ class Submitting:
             if lapsed:
                 uow.commit()
 
+    def file_left_behind(self) -> None:
+        """File what a process that died right after its person's sign-in left parked."""
+        with self._desk.store.unit_of_work(read_only=True) as uow:
+            waiting = {parked.slack_user for parked in uow.sign_ins.overtaken_parked()}
+        for slack_user in sorted(waiting, key=lambda user: (user.team_id, user.user_id)):
+            self.unpark(slack_user)
+
     def cancel(self, caller: Caller, request_id: str) -> AccessRequest:
         """Take a pending request back; raises NotFoundError, RefusedError or AlreadyDecidedError."""
         now = self._desk.clock()
@@ -210,7 +218,7 @@ class Submitting:
             event = by_person(Kind.REQUEST_REFUSED, person, at=now, details=details)
             self._desk.refuse(uow, event, decision.reason)
         request = AccessRequest(
-            id=self._desk.request_id(),
+            id=self._desk.request_id(0),
             person_id=person.id,
             person_name=person.name,
             person_email=person.email,
@@ -225,8 +233,10 @@ class Submitting:
             lapses_at=now + self._desk.policy.lapse_after,
             due_at=now + self._desk.policy.lapse_after,
         )
-        while not uow.requests.add_if_free(request):
-            request = replace(request, id=self._desk.request_id())
+        for taken in count(1):
+            if uow.requests.add_if_free(request):
+                break
+            request = replace(request, id=self._desk.request_id(taken))
         claim(uow, caller, subject=request.id, at=now)
         uow.record(by_person(Kind.REQUEST_SUBMITTED, person, at=now, request_id=request.id, details=_asked(request)))
         uow.commit()

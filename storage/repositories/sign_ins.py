@@ -11,7 +11,7 @@ from access.model import LinkTicket, Login, ParkedRequest, SlackUser
 from storage.repositories.people import slack_from_row, slack_to_row
 from storage.repositories.shapes import submission_from_json, submission_to_json
 from storage.repositories.statements import insert_new
-from storage.rows import assertions, deliveries, link_tickets, logins, parked_requests
+from storage.rows import assertions, deliveries, link_tickets, links, logins, parked_requests
 
 DELIVERIES_KEPT = timedelta(days=1)
 
@@ -33,6 +33,16 @@ _LAPSED = (
     select(parked_requests)
     .where(parked_requests.c.lapses_at <= bindparam("now"))
     .order_by(parked_requests.c.lapses_at, parked_requests.c.id)
+)
+_OVERTAKEN = (
+    select(parked_requests)
+    .join(
+        links,
+        (links.c.team_id == parked_requests.c.team_id)
+        & (links.c.user_id == parked_requests.c.user_id)
+        & (links.c.linked_at > parked_requests.c.parked_at),
+    )
+    .order_by(parked_requests.c.parked_at, parked_requests.c.id)
 )
 _UNPARK = delete(parked_requests).where(parked_requests.c.id == bindparam("id"))
 _PURGES = (
@@ -81,6 +91,9 @@ class SqlSignIns:
 
     def lapsed_parked(self, now: datetime) -> Sequence[ParkedRequest]:
         return [_parked_from_row(row) for row in self._connection.execute(_LAPSED, {"now": now})]
+
+    def overtaken_parked(self) -> Sequence[ParkedRequest]:
+        return [_parked_from_row(row) for row in self._connection.execute(_OVERTAKEN)]
 
     def unpark(self, parked_id: str) -> bool:
         return self._connection.execute(_UNPARK, {"id": parked_id}).rowcount > 0

@@ -41,7 +41,7 @@ class HostStory(Story):
         ground.double.commands.clear()
         ground.clock.now = datetime.now(UTC).replace(microsecond=0)
         super().__init__(ground, store)
-        self.desk = replace(self.desk, request_id=lambda: f"AR-H{next(NUMBERS):03d}")  # tombstones stay on the hosts
+        self.desk = replace(self.desk, request_id=lambda _: f"AR-H{next(NUMBERS):03d}")  # tombstones stay on the hosts
         self.submitting = Submitting(self.desk)
         self.hosts = hosts
         self.servers: list[Server] = [self.server(name, host=host) for name, host in hosts.items()]

@@ -17,7 +17,7 @@ from access.errors import (
     SignInNeededError,
     UnavailableError,
 )
-from access.model import EndCause, Login, RequestState, SignIn, SlackUser, Submission, Verdict
+from access.model import AccessRequest, EndCause, Login, RequestState, SignIn, SlackUser, Submission, Verdict
 from access.ports import Certificate, Store
 from access.service.desk import Caller
 from access.service.keys import Keys
@@ -25,6 +25,7 @@ from access.service.linking import Linked, Linking
 from access.service.refreshing import Refreshing
 from access.service.showing import Showing
 from access.service.submitting import Parked, Submitted
+from storage.repositories.requests import SqlRequests
 from tests.stores import run_together
 from tests.values import ANA, BEN, NOW, a_person, a_policy, a_rule, a_server
 from tests.world import World
@@ -192,6 +193,30 @@ class TestSubmitting:
             assert [message[2] for message in uow.outbox.due(world.clock(), 9)] == [
                 "I could not send your request: I know no server no-such. Check the name."
             ]
+
+    def test_what_a_dying_process_left_parked_after_the_sign_in_is_filed_by_housekeeping(self, world: World) -> None:
+        words = Submission(servers=("web-1",), reason="INC-1", duration=timedelta(hours=1))
+        world.submitting.submit(Caller(slack_user=CLEO), words)
+        world.submitting.file_left_behind()
+        with world.store.unit_of_work() as uow:
+            assert len(uow.sign_ins.parked_of(CLEO)) == 1  # nobody has signed in
+        world.clock.forward(seconds=1)
+        sign_in(world)  # and the process dies here, before it files what waited
+        world.submitting.file_left_behind()
+        with world.store.unit_of_work() as uow:
+            assert uow.sign_ins.parked_of(CLEO) == []
+            (filed,) = uow.requests.find(states=(RequestState.PENDING,))
+        assert (filed.slack_user, filed.reason) == (CLEO, "INC-1")
+
+    def test_a_link_that_was_there_before_files_nothing_that_waits_for_a_longer_one(self, world: World) -> None:
+        world.add_person(a_person("Ana Ruiz"), ANA, link_for=timedelta(minutes=59))
+        world.clock.forward(seconds=1)
+        words = Submission(servers=("web-1",), reason="x", duration=timedelta(hours=1))
+        assert isinstance(world.submitting.submit(Caller(slack_user=ANA), words), Parked)
+        world.submitting.file_left_behind()
+        with world.store.unit_of_work() as uow:
+            assert len(uow.sign_ins.parked_of(ANA)) == 1
+            assert uow.requests.find() == []
 
     def test_a_slack_user_can_park_only_so_many(self, world: World) -> None:
         words = Submission(servers=("web-1",), reason="x")
@@ -507,3 +532,18 @@ class TestRefreshing:
         world.reconcile()
         ended = world.standing(request.id).request
         assert (ended.state, ended.cause) == (RequestState.ENDED, EndCause.REVOKED)
+
+    def test_whoever_is_gone_has_their_requests_locked_in_the_order_that_the_reconciler_takes(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = [world.submit().id for _ in range(3)]  # newest first is the other way round
+        locked: list[str] = []
+        get = SqlRequests.get
+
+        def noted(requests: SqlRequests, request_id: str, *, lock: bool = False) -> AccessRequest:
+            locked.extend([request_id] if lock else [])
+            return get(requests, request_id, lock=lock)
+
+        monkeypatch.setattr(SqlRequests, "get", noted)
+        self.refresh(world, None)
+        assert locked == sorted(ids)

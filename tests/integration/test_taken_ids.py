@@ -15,7 +15,7 @@ def test_a_taken_id_stays_with_its_request_and_the_next_is_tried(store: Store) -
     world = World(store)
     first = world.submit()
     candidates = iter([first.id, first.id, "AR-FREE"])
-    submitting = Submitting(replace(world.desk, request_id=lambda: next(candidates)))
+    submitting = Submitting(replace(world.desk, request_id=lambda _: next(candidates)))
     filed = submitting.submit(Caller(slack_user=ANA, delivery="one"), Submission(servers=("db-2",), reason="INC-2"))
     assert isinstance(filed, Submitted)
     assert filed.request.id == "AR-FREE"
