@@ -9,7 +9,7 @@ from access.errors import PassportError
 from access.model import AccessRequest, AccountName, Grant, GrantState, RequestState, RouteName
 from access.policy import Policy, changed_tags
 from access.ports import Account, Clock, Inventory, Route
-from access.recording import AXES, MOVING, Case, after, axis_of, is_due, is_over
+from access.recording import AXES, MOVING, Case, after, is_due, is_over, open_axes
 from access.steps import Done, Failed, Step
 
 _log = logging.getLogger(__name__)
@@ -19,9 +19,9 @@ BROKEN = Failed(reason="Something broke on Passport's side.", retryable=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Acted:
-    """What an act found: steps by grant id in their order, or whether the request can start."""
+    """What an act found: steps of route and account by grant id in their order, or whether the request can start."""
 
-    steps: Mapping[str, Sequence[Step]] = field(default_factory=dict)
+    steps: Mapping[str, Sequence[tuple[str, Step]]] = field(default_factory=dict)
     start: Step | None = None  # for a request that is to start: Done, or Failed
 
 
@@ -50,15 +50,15 @@ class Acting:
             return Acted()
         if case.request.state is RequestState.APPROVED and case.request.expires_at is None:
             return Acted(start=self._may_start(case.request))
-        steps: dict[str, list[Step]] = defaultdict(list)
+        steps: dict[str, list[tuple[str, Step]]] = defaultdict(list)
         for state in reversed(MOVING):  # removals first
-            moving = [grant for grant in case.grants if grant.state is state and is_due(grant, now)]
+            moving = [grant for grant in case.grants if grant.state is state]
             for axis in AXES[state]:
-                chosen = [grant for grant in moving if axis_of(grant) == axis]
+                chosen = [grant for grant in moving if axis in open_axes(grant) and is_due(grant, axis, now)]
                 found = self._call(axis, state, case.request, chosen) if chosen else {}
                 for grant_id, step in found.items():
-                    steps[grant_id].append(step)
-                moving = [_gone_on(grant, found.get(grant.id)) for grant in moving]
+                    steps[grant_id].append((axis, step))
+                moving = [_gone_on(grant, axis, found.get(grant.id)) for grant in moving]
         return Acted(steps=steps)
 
     def _call(
@@ -88,6 +88,6 @@ class Acting:
         return Failed(reason=sentence, retryable=False) if sentence else Done()
 
 
-def _gone_on(grant: Grant, step: Step | None) -> Grant:
+def _gone_on(grant: Grant, axis: str, step: Step | None) -> Grant:
     """The grant as what comes next needs to see it; it is recorded later, with that."""
-    return after(grant, step) if isinstance(step, Done) else grant
+    return after(grant, axis, step) if isinstance(step, Done) else grant

@@ -39,6 +39,10 @@ class Kind(StrEnum):
     GRANT_REMOVED = "grant.removed"
     GRANT_REMOVAL_LATE = "grant.removal_late"
     CREDENTIALS_SHOWN = "credentials.shown"
+    CERTIFICATE_ISSUED = "certificate.issued"
+    TUNNEL_OPENED = "tunnel.opened"
+    TUNNEL_LATE = "tunnel.late"  # it could not be shown to be closed
+    TUNNEL_ORPHANED = "tunnel.orphaned"  # found open though its request is not, and ended
     REFUSED = "refused"
     STRANGERS_REFUSED = "strangers.refused"
 

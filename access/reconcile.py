@@ -176,8 +176,8 @@ class Reconciler:
         for grant in case.grants:
             merged = grant
             if grant == known.get(grant.id):  # else somebody moved it: the steps are history
-                for step in found.steps.get(grant.id, ()):
-                    merged = merge(uow, case.request, merged, step, now)
+                for axis, step in found.steps.get(grant.id, ()):
+                    merged = merge(uow, case.request, merged, axis, step, now)
             grants.append(merged)
         case = settle(uow, replace(case, grants=tuple(grants)), now, before.grants)
         return moved_by_time(uow, case, now)

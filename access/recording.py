@@ -80,27 +80,26 @@ def save_changes(uow: UnitOfWork, before: Sequence[Case], now: Sequence[Case]) -
     )
 
 
-def merge(uow: UnitOfWork, request: AccessRequest, grant: Grant, step: Step, now: datetime) -> Grant:
-    """The grant after the step, with the event that says so."""
-    axis = axis_of(grant)
-    progress: Progress = getattr(grant, axis)
+def merge(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step: Step, now: datetime) -> Grant:
+    """The grant after a step of its route or account, with the event that says so."""
     match step:
         case Waiting():
-            return _with(grant, axis, replace(progress, handle=step.handle, retry_at=now + step.retry_in))
+            progress = replace(_progress(grant, axis), handle=step.handle, retry_at=now + step.retry_in)
+            return _with(grant, axis, progress)
         case Done():
             return _finish(uow, grant, axis, step, now)
         case Failed():
             return _fail(uow, request, grant, axis, step, now)
 
 
-def after(grant: Grant, step: Done) -> Grant:
-    """The grant with what the step found, and its axis done."""
+def after(grant: Grant, axis: str, step: Done) -> Grant:
+    """The grant with what the step found, and that axis done."""
     found = {**step.details}
     if grant.state is GrantState.PROVISIONING:
         told = replace(grant, details={**grant.details, **found})
     else:
         told = replace(grant, proof={**grant.proof, **found})
-    return _with(told, axis_of(grant), Progress(done=True))
+    return _with(told, axis, Progress(done=True))
 
 
 def _with(grant: Grant, axis: str, progress: Progress) -> Grant:
@@ -108,9 +107,8 @@ def _with(grant: Grant, axis: str, progress: Progress) -> Grant:
 
 
 def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime) -> Grant:
-    is_last = axis == AXES[grant.state][-1]
-    grant = after(grant, step)
-    if not is_last:
+    grant = after(grant, axis, step)
+    if open_axes(grant):
         return grant
     if grant.state is GrantState.PROVISIONING:
         uow.record(_grant_event(Kind.GRANT_ACTIVE, grant, now, _told(grant.details)))
@@ -120,14 +118,12 @@ def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime)
 
 
 def _fail(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step: Failed, now: datetime) -> Grant:
-    progress: Progress = getattr(grant, axis)
-    attempts = progress.attempts + 1
+    attempts = _progress(grant, axis).attempts + 1
     if grant.state is GrantState.PROVISIONING and not step.retryable:
         uow.record(_grant_event(Kind.GRANT_FAILED, grant, now, {"reason": step.reason}))
         return lifecycle.move_grant(grant, GrantState.REMOVING, outcome=step.reason)
     if grant.state is GrantState.REMOVING and _is_loud(attempts):
-        details = {"reason": step.reason, "attempts": str(attempts), "user": request.user_name}
-        uow.record(_grant_event(Kind.GRANT_REMOVAL_LATE, grant, now, details))
+        uow.record(_late(request, grant, axis, step.reason, attempts, now))
     failed = Progress(attempts=attempts, retry_at=now + backoff(attempts), problem=step.reason)
     return _with(grant, axis, failed)
 
@@ -156,7 +152,7 @@ def _due_at(request: AccessRequest, grants: Sequence[Grant], now: datetime) -> d
         return request.lapses_at
     if request.expires_at is None and request.state is RequestState.APPROVED:
         return request.due_at or now
-    moving = [_progress(grant).retry_at or now for grant in grants if grant.state in MOVING]
+    moving = [_progress(grant, axis).retry_at or now for grant in grants for axis in open_axes(grant)]
     ends = [request.expires_at] if request.expires_at and request.state in RUNNING else []
     return min(moving + ends, default=now)
 
@@ -165,27 +161,40 @@ def _show(request: AccessRequest, before: Iterable[Grant], grants: Sequence[Gran
     """Count a change that a reader could see."""
     if request.state in RUNNING and request.expires_at is None:
         return request
-    problem = " ".join(dict.fromkeys(p for grant in grants if (p := _progress(grant).problem)))
+    problem = " ".join(dict.fromkeys(p for grant in grants if (p := problem_of(grant))))
     moved = {grant.id: grant.state for grant in before} != {grant.id: grant.state for grant in grants}
     if problem == request.problem and not moved:
         return request
     return replace(request, problem=problem, revision=request.revision + 1)
 
 
-def axis_of(grant: Grant) -> str:
-    """What is next: a route before its account, and the other way round when it ends."""
-    first, second = AXES.get(grant.state, ("account", "route"))
-    return second if getattr(grant, first).done else first
+def open_axes(grant: Grant) -> Sequence[str]:
+    """What is next: a route before its account. A removal goes on with both, so that neither keeps the other open."""
+    left = [axis for axis in AXES.get(grant.state, ()) if not _progress(grant, axis).done]
+    return left[:1] if grant.state is GrantState.PROVISIONING else left
 
 
-def _progress(grant: Grant) -> Progress:
-    progress: Progress = getattr(grant, axis_of(grant))
-    return progress
+def problem_of(grant: Grant) -> str:
+    """What holds the grant up now, or "": the account's trouble first."""
+    problems = {axis: _progress(grant, axis).problem for axis in open_axes(grant)}
+    return problems.get("account") or problems.get("route") or ""
 
 
-def is_due(grant: Grant, now: datetime) -> bool:
-    retry_at = _progress(grant).retry_at
+def _progress(grant: Grant, axis: str) -> Progress:
+    return grant.route if axis == "route" else grant.account
+
+
+def is_due(grant: Grant, axis: str, now: datetime) -> bool:
+    retry_at = _progress(grant, axis).retry_at
     return retry_at is None or retry_at <= now
+
+
+def _late(request: AccessRequest, grant: Grant, axis: str, reason: str, attempts: int, now: datetime) -> Event:
+    details = {"reason": reason, "attempts": str(attempts)}
+    if axis == "route":
+        return _grant_event(Kind.TUNNEL_LATE, grant, now, details)
+    tunnel = {"tunnel": "closed"} if grant.route.done else {}
+    return _grant_event(Kind.GRANT_REMOVAL_LATE, grant, now, {**details, "user": request.user_name, **tunnel})
 
 
 def _is_loud(attempts: int) -> bool:

@@ -50,6 +50,7 @@ from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
 from provisioning.ssh_keys import parse_public_key
+from provisioning.tunnel_sessions import TunnelSessions
 
 _log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ class Passport:
             admins=settings.slack_admins,
         )
         run_command = RunCommand(sessions, clock=wiring.now)
+        route = SessionManager(TunnelSessions(sessions, home=settings.home))
         account = ShortLivedUser(
             run_command,
             sessions,
@@ -151,9 +153,7 @@ class Passport:
             self._store,
             policy=desk.policy,
             inventory=self._inventory,
-            routes={
-                RouteName.SESSION_MANAGER: metrics.measure_side("route", RouteName.SESSION_MANAGER, SessionManager())
-            },
+            routes={RouteName.SESSION_MANAGER: metrics.measure_side("route", RouteName.SESSION_MANAGER, route)},
             accounts={
                 AccountName.SHORT_LIVED_USER: metrics.measure_side("account", AccountName.SHORT_LIVED_USER, account)
             },

@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         """Where ``passport serve`` listens."""
         return host_and_port(self.listen)
 
+    @property
+    def home(self) -> str:
+        """``public_url`` in its one form: what names this Passport among several."""
+        return self.public_url.rstrip("/")
+
     def policy(self) -> Policy:
         """The policy that these settings write down."""
         return Policy(

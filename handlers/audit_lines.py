@@ -44,6 +44,13 @@ TEMPLATES: Mapping[Kind, str] = {
         "({request}). I go on trying; attempts so far: {attempts}"
     ),
     Kind.CREDENTIALS_SHOWN: "{who} was shown the credentials of {about}",
+    Kind.CERTIFICATE_ISSUED: "{who} got a certificate for {server} ({request})",
+    Kind.TUNNEL_OPENED: "{who} opened a tunnel to {server} ({request})",
+    Kind.TUNNEL_LATE: (
+        ":rotating_light: {reason} So I cannot prove that the tunnels of {requester} to {server} are closed "
+        "({request}). I go on trying; attempts so far: {attempts}"
+    ),
+    Kind.TUNNEL_ORPHANED: ":warning: A tunnel to {server} was still open without an access ({request}); I ended it",
     Kind.REFUSED: "{who} was refused: {act} {about}",
     Kind.STRANGERS_REFUSED: "People who are not linked were refused",
 }

@@ -64,11 +64,10 @@ def ending(standing: Standing, now: datetime) -> list[str]:
     if not late:
         return [f"Closing {names_of(left or grants)}. {_why(request)}"]
     gone = _in(grants, GrantState.REMOVED)
-    doubt = f"So I cannot prove that {request.user_name} is gone from {names_of(left)}. {_failsafe(request, now)}"
     return [
         f":warning: {late[0]}",
         *late[1:],
-        doubt,
+        *_doubts(request, left, now),
         *([f"Gone from {names_of(gone)}."] if gone else []),
         f"{_TRYING} Why it ends: {_why(request)}",
     ]
@@ -114,6 +113,17 @@ def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
     if any(grant.proof for grant in grants) and request.terms.rights.sudo:
         lines.append("The servers say so themselves, and root was given on them.")
     return lines
+
+
+def _doubts(request: AccessRequest, left: Sequence[Grant], now: datetime) -> list[str]:
+    """What cannot be proved, and what ends the access all the same."""
+    silent = [grant for grant in left if not grant.account.done]
+    tunnelled = [grant for grant in left if not grant.route.done]
+    if not silent:
+        return [f"{request.user_name} is gone, but I cannot prove that the tunnel to {names_of(tunnelled)} is closed."]
+    closed = ["The tunnel is closed." if len(silent) == 1 else "The tunnels are closed."] if not tunnelled else []
+    doubt = f"So I cannot prove that {request.user_name} is gone from {names_of(silent)}."
+    return [" ".join([doubt, *closed, _failsafe(request, now)])]
 
 
 def _failsafe(request: AccessRequest, now: datetime) -> str:

@@ -181,7 +181,7 @@ class Faults:
             table.setdefault(operation, []).append(_Trouble(error=error, left=times, until=until))
 
     def _spend(self, quota: int, key: tuple[str, str, str]) -> None:
-        now = time.monotonic()
+        now = self.now()
         recent = [at for at in self._recent.get(key, []) if now - at < 1.0]
         if len(recent) >= quota:
             raise AwsError("ThrottlingException", "Rate exceeded")

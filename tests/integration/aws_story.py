@@ -27,12 +27,15 @@ from provisioning.aws import Sessions
 from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
+from provisioning.tunnel_sessions import TunnelSessions
 from sandbox.aws import AwsDouble, Scripted, Server
 from sandbox.hosts import Host
 from sandbox.slack.mrkdwn import read_blocks
 from tests.integration.aws_desk import ACCOUNTS, AUTHORITY, HOME, answer, frame
 from tests.values import ANA, BEN, FakeClock, a_person
 from tests.world import World
+
+HOME_URL = "https://passport.example.com"
 
 
 class AwsGround:
@@ -134,11 +137,19 @@ class Story(World):
             self.store,
             policy=self.desk.policy,
             inventory=self.aws,
-            routes={RouteName.SESSION_MANAGER: SessionManager()},
+            routes={RouteName.SESSION_MANAGER: SessionManager(self.tunnels())},
             accounts={AccountName.SHORT_LIVED_USER: account},
             clock=self.clock,
             owner=owner,
         )
+
+    def tunnels(self) -> TunnelSessions:
+        """A process's knowledge of the open tunnels."""
+
+        def seconds() -> float:
+            return self.clock.now.timestamp()
+
+        return TunnelSessions(self.ground.sessions, home=HOME_URL, monotonic=seconds, sleep=lambda _: None)
 
     def server(self, name: str, *, account: str = HOME, host: Host | None = None) -> Server:
         """A server of production, which Passport knows; with a host, its agent runs the real scripts there."""

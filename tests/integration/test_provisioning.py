@@ -12,7 +12,6 @@ from access.model import Server as Asked
 from access.steps import Done, Failed, Step
 from provisioning.accounts.short_lived_user import ShortLivedUser
 from provisioning.aws import Sessions
-from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
 from sandbox.aws import Scripted, Server
 from tests.integration.aws_desk import (
@@ -291,12 +290,3 @@ def test_the_handle_of_a_create_is_not_taken_for_that_of_a_remove(desk: AwsDesk)
     grants = desk.kept(on(desk.request, desk.account().provision), grants_of(desk.servers(1)))
     steps = desk.drive(on(desk.request, desk.account().remove), grants)
     assert a_proof(steps)["result"] == "removed"
-
-
-def test_the_route_has_nothing_to_prepare_and_nothing_to_close(desk: AwsDesk) -> None:
-    grants = grants_of(desk.servers(2))
-    desk.double.calls.clear()
-    route = SessionManager()
-    wanted = {"AR-7F3K.1": Done(), "AR-7F3K.2": Done()}
-    assert route.provision(desk.request, grants) == route.remove(desk.request, grants) == wanted
-    assert not desk.double.calls

@@ -62,6 +62,61 @@ def test_a_route_opens_before_its_account_and_closes_after_it(world: World) -> N
     assert order == ["route up", "account up", "account down", "route down"]
 
 
+def test_a_removal_ends_account_and_route_independently(world: World) -> None:
+    request = a_running_request(world)
+    silent = Failed(reason="web-1 does not answer.", retryable=True)
+    world.account.on_remove = lambda *_: silent
+    world.route.on_remove = lambda *_: Done(details={"tunnel": "closed"})
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    world.reconcile()
+    (grant,) = world.standing(request.id).grants
+    assert (grant.state, grant.route.done, grant.account.done) == (GrantState.REMOVING, True, False)
+    assert grant.proof == {"tunnel": "closed"}
+    assert world.standing(request.id).request.problem == "web-1 does not answer."
+    world.clock.forward(seconds=2)
+    world.reconcile()
+    assert world.route.asked.count(("remove", grant.id)) == 1  # what is done is not done again
+    assert world.account.asked.count(("remove", grant.id)) == 2
+    world.account.on_remove = lambda *_: Done(details={"verified": "yes"})
+    world.clock.forward(seconds=4)
+    world.reconcile()
+    ended = world.standing(request.id)
+    assert ended.request.state is RequestState.ENDED
+    assert ended.grants[0].proof == {"tunnel": "closed", "verified": "yes"}
+
+
+def test_a_route_that_cannot_close_holds_up_neither_the_account_nor_its_own_retries(world: World) -> None:
+    request = a_running_request(world)
+    world.route.on_remove = lambda *_: Failed(reason="AWS does not answer.", retryable=True)
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    world.reconcile()
+    (grant,) = world.standing(request.id).grants
+    assert (grant.state, grant.account.done) == (GrantState.REMOVING, True)
+    for _ in range(12):
+        world.clock.forward(minutes=5)
+        world.reconcile()
+    assert world.account.asked.count(("remove", grant.id)) == 1
+    late = [kind for kind in world.kinds(request.id) if kind is Kind.TUNNEL_LATE]
+    assert len(late) == 3  # the first, the third, the tenth
+    assert Kind.GRANT_REMOVAL_LATE not in world.kinds(request.id)  # of the user nothing is in doubt
+    world.route.on_remove = lambda *_: Done()
+    world.clock.forward(minutes=5)
+    world.reconcile()
+    assert world.standing(request.id).request.state is RequestState.ENDED
+
+
+def test_the_late_removal_says_that_the_tunnel_is_closed(world: World) -> None:
+    request = a_running_request(world)
+    world.account.on_remove = lambda *_: Failed(reason="web-1 does not answer.", retryable=True)
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    for _ in range(3):
+        world.reconcile()
+        world.clock.forward(minutes=5)
+    with world.store.unit_of_work() as uow:
+        events = [found.event for found in uow.audit.of(request.id) if found.event.kind is Kind.GRANT_REMOVAL_LATE]
+    assert [event.details.get("tunnel") for event in events] == [None, "closed"]  # the first was recorded before it
+
+
 def test_a_handle_is_saved_before_it_is_used(world: World) -> None:
     seen: list[dict[str, str]] = []
 

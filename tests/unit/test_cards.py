@@ -211,6 +211,17 @@ class TestDirectMessages:
         assert "Gone from db-2." in words
         assert "I go on trying. Why it ends: Ben Ito revoked it: INC-9." in words
 
+    def test_late_removal_says_that_the_tunnel_is_closed(self) -> None:
+        request = replace(decided(RequestState.ENDING, cause=EndCause.EXPIRED), expires_at=END)
+        grants = grants_of(request, GrantState.REMOVING, GrantState.REMOVED)
+        silent = replace(late(grants[0], "web-1 does not answer."), route=Progress(done=True))
+        words = read(posts(request, [silent, grants[1]], [a_review()])[ENDED])
+        assert "pp-7f3k is gone from web-1. The tunnel is closed. The server ends the account itself at" in words
+        open_ = replace(grants[0], account=Progress(done=True), route=Progress(problem="AWS does not answer."))
+        words = read(posts(request, [open_, grants[1]], [a_review()])[ENDED])
+        assert "pp-7f3k is gone, but I cannot prove that the tunnel to web-1 is closed." in words
+        assert "itself" not in words
+
     def test_closed_says_verified_only_where_there_is_proof(self) -> None:
         request = decided(RequestState.ENDED, cause=EndCause.COMPLETED, cause_detail="Ana Ruiz was done", ended_at=END)
         grants = grants_of(request, GrantState.REMOVED, GrantState.REMOVED)
