@@ -14,7 +14,7 @@ from handlers.errors import Translation
 from handlers.replies import Reply
 from handlers.responding import Responding
 from handlers.surface import Surface
-from handlers.turn import Turn, channel_of, teams_of, user_of
+from handlers.turn import Turn, channel_of, message_ts_of, teams_of, user_of
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Gate:
             trigger_id=str(body.get("trigger_id") or ""),
             response_url=str(body.get("response_url") or ""),
             channel=channel_of(body),
+            message_ts=message_ts_of(body),
             began=time.monotonic(),
         )
 

@@ -13,6 +13,7 @@ class Reply:
 
     sentence: str
     blocks: tuple[Block, ...]
+    takes_place: bool = False  # of the message whose button was pressed, for everybody who sees that
 
     @classmethod
     def plain(cls, sentence: str, *more: Block) -> Self:
@@ -27,8 +28,8 @@ class Reply:
 
     @property
     def beside(self) -> Block:
-        """As a post to a response_url that leaves the message with the button alone."""
-        return {**self.body, "replace_original": False}
+        """As a post to a response_url, by which the message with the button stays as it is unless this replaces it."""
+        return {**self.body, "replace_original": self.takes_place}
 
     def modal(self, title: str = "Passport") -> Block:
         """As a modal that only says this."""

@@ -1,5 +1,6 @@
 """A reviewer's click on the card: approve, approve for a shorter time, deny with a reason."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from slack_bolt import App
@@ -34,12 +35,16 @@ class Reviews:
     def approve(self, turn: Turn, value: str) -> Reply:
         """Count the approval; the value may end with the minutes that the button promised."""
         request_id, duration = _parsed(value)
+        if self._is_left_behind(turn, request_id):
+            return _SENT_TWICE
         standing = self._surface.reviewing.review(turn.caller, request_id, Verdict.APPROVE, duration=duration)
         return Reply.plain(_approved(standing))
 
-    def ask_why(self, turn: Turn, value: str) -> None:
+    def ask_why(self, turn: Turn, value: str) -> Reply | None:
         """Open the form, for those who may decide."""
         request_id, _ = _parsed(value)
+        if self._is_left_behind(turn, request_id):
+            return _SENT_TWICE
         request = self._surface.reviewing.look(turn.caller, request_id).request
         about = f"{phrases.shown(request.person_name)} asks for {phrases.asked_for(request)}.\n"
         view = blocks.reason_modal(
@@ -51,11 +56,21 @@ class Reviews:
             most=REASON_LENGTH,
         )
         self._responding.open_modal(turn, view)
+        return None
 
     def deny(self, turn: Turn, form: Form) -> None:
         """Count the denial with its reason; the card says the rest."""
         request_id = parse_request_id(form.metadata)
         self._surface.reviewing.review(turn.caller, request_id, Verdict.DENY, reason=form.text(ids.REASON))
+
+    def _is_left_behind(self, turn: Turn, request_id: str) -> bool:
+        return self._surface.reviewing.is_left_behind(request_id, turn.channel, turn.message_ts)
+
+
+_SENT_TWICE = replace(
+    Reply.plain("I sent this card twice, and this one no longer counts. Decide on the other one in this channel."),
+    takes_place=True,
+)
 
 
 def _parsed(value: str) -> tuple[str, timedelta | None]:

@@ -18,6 +18,7 @@ class Turn:
     trigger_id: str = field(repr=False)
     response_url: str = field(repr=False)
     channel: str
+    message_ts: str  # of the message whose button was pressed, "" elsewhere
     began: float
 
     @property
@@ -31,6 +32,12 @@ def channel_of(body: Mapping[str, Any]) -> str:
     container: Mapping[str, Any] = body.get("container") or {}
     channel: Mapping[str, Any] = body.get("channel") or {}
     return str(body.get("channel_id") or channel.get("id") or container.get("channel_id") or "")
+
+
+def message_ts_of(body: Mapping[str, Any]) -> str:
+    """The message whose button was pressed, "" elsewhere."""
+    container: Mapping[str, Any] = body.get("container") or {}
+    return str(container.get("message_ts") or "")
 
 
 def user_of(body: Mapping[str, Any]) -> str:

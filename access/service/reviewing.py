@@ -27,6 +27,12 @@ class Reviewing:
             self._reviewer(uow, caller, uow.requests.get(request_id))
             return standing(uow, uow.requests.get(request_id))
 
+    def is_left_behind(self, request_id: str, channel: str, ts: str) -> bool:
+        """Whether this card is a second one in its channel: posted by a process that died before it could note it."""
+        with self._desk.store.unit_of_work(read_only=True) as uow:
+            known = {post.ts for post in uow.posts.of(request_id) if post.channel == channel and post.ts}
+        return bool(known) and ts not in known
+
     def review(
         self,
         caller: Caller,

@@ -10,6 +10,7 @@ import pytest
 
 from access.audit import Kind
 from access.model import EndCause, RequestState, Submission, Verdict
+from access.ports import Post
 from access.service.submitting import Submitted, Submitting
 from handlers import ids
 from handlers.after_ack import BUSY, AfterAck
@@ -99,6 +100,38 @@ class TestReview:
         assert (again.status, again.answer) == (200, b"")
         on.press(on.card(request.id), ids.REVIEW_APPROVE)
         assert len(on.told(BEN.user_id, 2)) == 2, "the replay said nothing, a new click did"
+
+    def test_a_card_that_a_dying_process_sent_a_second_time_gives_way_to_the_one_that_counts(self, on: Stage) -> None:
+        request = on.world.submit()
+        left_behind, deny, counts = (
+            on.card(request.id, what) for what in (ids.REVIEW_APPROVE, ids.REVIEW_DENY, ids.REVIEW_APPROVE)
+        )
+        noted = Post(
+            request_id=request.id, audience="reviewers", recipient=CARD, stage="asked", channel=CARD, ts=counts.ts
+        )
+        with on.world.store.unit_of_work() as uow:
+            uow.posts.save(noted)
+            uow.commit()
+        for card, action in ((left_behind, ids.REVIEW_APPROVE), (deny, ids.REVIEW_DENY)):
+            assert on.press(card, action).ok
+            on.slack.wait_until(
+                lambda card=card: "I sent this card twice" in on.slack.workspace.message(CARD, card.ts).plain
+            )
+            assert "[" not in on.slack.workspace.message(CARD, card.ts).plain, "its buttons are gone"
+        assert on.world.standing(request.id).request.state is RequestState.PENDING
+        on.press(counts, ids.REVIEW_APPROVE)
+        assert on.told(BEN.user_id) == [f"Approved {request.id}: Ana Ruiz, 1 h."]
+
+    def test_a_card_clicked_before_its_place_is_noted_counts(self, on: Stage) -> None:
+        request = on.world.submit()
+        elsewhere = Post(
+            request_id=request.id, audience="reviewers", recipient="U0MAX", stage="asked", channel="D0MAX", ts="1.0"
+        )
+        with on.world.store.unit_of_work() as uow:
+            uow.posts.save(elsewhere)
+            uow.commit()
+        on.press(on.card(request.id), ids.REVIEW_APPROVE)
+        assert on.told(BEN.user_id) == [f"Approved {request.id}: Ana Ruiz, 1 h."]
 
     def test_a_lapsed_request_says_so(self, on: Stage) -> None:
         request = on.world.submit()
