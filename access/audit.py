@@ -43,6 +43,11 @@ class Kind(StrEnum):
     TUNNEL_OPENED = "tunnel.opened"
     TUNNEL_LATE = "tunnel.late"  # it could not be shown to be closed
     TUNNEL_ORPHANED = "tunnel.orphaned"  # found open though its request is not, and ended
+    AUTHORITY_MADE = "ca.made"  # the first key, at the first start
+    AUTHORITY_ROTATION_STARTED = "ca.rotation_started"
+    AUTHORITY_ROTATION_FINISHED = "ca.rotation_finished"
+    AUTHORITY_ROTATION_ABORTED = "ca.rotation_aborted"
+    AUTHORITY_REPLACED = "ca.replaced"  # at once: the old key may be stolen or is lost
     REFUSED = "refused"
     STRANGERS_REFUSED = "strangers.refused"
 
@@ -53,7 +58,7 @@ class Event:
 
     kind: Kind
     at: datetime
-    actor: str  # a person id, ``slack:T…/U…`` for somebody unlinked, or ``passport``
+    actor: str  # a person id, ``slack:T…/U…`` for somebody unlinked, ``os:…``, or ``passport``
     actor_name: str = ""
     request_id: str = ""
     server: str = ""

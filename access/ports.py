@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from access.audit import AuditEvent, Event, Head
+from access.authorities import Authority
 from access.model import (
     AccessRequest,
     EmailException,
@@ -79,13 +80,12 @@ class IdentityStore(Protocol):
 class CertificateAuthority(Protocol):
     """Signs short-lived SSH certificates."""
 
-    @property
-    def public_key(self) -> str:
-        """``type base64``, as a server's TrustedUserCAKeys wants it."""
-        ...
+    def certify(self, wanted: "Certificate", signers: Sequence[Authority]) -> str:
+        """The certificate as one line ``type base64``, re-parsed and checked against what was wanted.
 
-    def certify(self, wanted: "Certificate") -> str:
-        """The certificate as one line ``type base64``, re-parsed and checked against what was wanted."""
+        Signed by the first of the keys that can be used here; it may wait for AWS for some seconds, so never call it
+        inside a unit of work. Raises UnavailableError.
+        """
         ...
 
 
@@ -286,6 +286,25 @@ class SignIns(Protocol):
         ...
 
 
+class Authorities(Protocol):
+    """The keys of Passport's certificate authority."""
+
+    def all(self, *, lock: bool = False) -> Sequence[Authority]:
+        """Every key there ever was, oldest first; locked against another rotation until the end if asked."""
+        ...
+
+    def add(self, authority: Authority) -> bool:
+        """Whether its role was free; where another key has it, even by a transaction at this moment, nothing is added.
+
+        There is one CURRENT and one NEXT at most.
+        """
+        ...
+
+    def save(self, authority: Authority) -> None:
+        """Its role and generation."""
+        ...
+
+
 class Deliveries(Protocol):
     """Slack's deliveries, each acted upon once."""
 
@@ -391,6 +410,7 @@ class UnitOfWork(Protocol):
     deliveries: Deliveries
     posts: Posts
     outbox: Outbox
+    authorities: Authorities
     audit: AuditLog
 
     def __enter__(self) -> Self: ...

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from access import lifecycle
 from access.audit import Event, Kind
+from access.authorities import KNOWN
 from access.model import AccessRequest, EndCause, Grant, GrantState, Progress, RequestState
 from access.ports import UnitOfWork
 from access.steps import Done, Failed, Step, Waiting
@@ -203,8 +204,8 @@ def _is_loud(attempts: int) -> bool:
 
 
 def _told(details: Mapping[str, str]) -> dict[str, str]:
-    """What of the details belongs on record: not the host keys, which are long and public."""
-    return {key: value for key, value in details.items() if key != "host_keys"}
+    """What of the details belongs on record: not keys, which are long and public."""
+    return {key: value for key, value in details.items() if key not in {"host_keys", KNOWN}}
 
 
 def with_problem(request: AccessRequest, sentence: str) -> AccessRequest:

@@ -9,6 +9,7 @@ from cryptography import x509
 
 from access.errors import PassportError
 from bot import wiring
+from bot.ca_files import KeyFiles
 from bot.settings import Settings, SettingsError
 from bot.slack_doctor import look_at_slack
 from bot.verdicts import Finding, clock_finding, good, wrong
@@ -75,7 +76,7 @@ def _authority(settings: Settings) -> Iterator[Finding]:
         else:
             yield good(subject, f"{path} is not there yet; the first start makes it.")
         return
-    wiring.certificate_authority(settings, sealing)
+    KeyFiles(path, sealing).first()
     yield good(subject, f"{path} opens with the sealing keys.")
 
 

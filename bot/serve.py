@@ -30,6 +30,7 @@ from access.service.reviewing import Reviewing
 from access.service.showing import Showing
 from access.service.submitting import Submitting
 from bot import wiring
+from bot.authority import AuthorityKeys, establish, trust
 from bot.loops import Loop, Measure, ReconcilerTurns
 from bot.metrics import CountedRefusals, Metrics
 from bot.proxies import WSGI, TrustedProxies
@@ -45,6 +46,7 @@ from handlers.feed import Feed
 from handlers.members import Members
 from handlers.surface import Surface
 from provisioning.accounts.short_lived_user import ShortLivedUser
+from provisioning.authority_ring import AuthorityRing
 from provisioning.connection import connection
 from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
@@ -114,7 +116,8 @@ class Passport:
             raise SettingsError(problem)
         sessions = wiring.sessions(settings)
         self._inventory = AwsInventory(sessions, wiring.aws_accounts(settings), clock=wiring.now)
-        authority = wiring.certificate_authority(settings, wiring.sealer(settings))
+        keys = AuthorityKeys(settings, wiring.sealer(settings))
+        establish(self._store, keys, clock=wiring.now)
         desk = Desk(
             store=self._store,
             policy=settings.policy(),
@@ -145,7 +148,7 @@ class Passport:
         account = ShortLivedUser(
             run_command,
             sessions,
-            authority_keys=[authority.public_key],
+            trust=lambda: trust(self._store),
             clock=wiring.now,
             prefix=settings.document_prefix,
         )
@@ -172,7 +175,7 @@ class Passport:
             reviewing=Reviewing(desk),
             ending=Ending(desk),
             keys=Keys(desk),
-            showing=Showing(desk, authority),
+            showing=Showing(desk, AuthorityRing(keys.find)),
             members=self._members,
             inventory=self._inventory,
             policy=desk.policy,

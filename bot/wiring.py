@@ -15,12 +15,10 @@ from identity.saml import ServiceProvider
 from identity.stores.assertion import AssertionStore
 from identity.stores.scim import ScimDirectory, ScimStore
 from provisioning.aws import AwsAccount, Sessions
-from provisioning.ssh_ca import SshCertificateAuthority
 from storage.sealing import Sealer
 from storage.unit_of_work import SqlStore
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O or U to misread
-_CA_PURPOSE = "ssh-ca"
 
 
 def now() -> datetime:
@@ -93,17 +91,6 @@ def aws_accounts(settings: Settings) -> list[AwsAccount]:
         )
         for account in settings.accounts
     ]
-
-
-def certificate_authority(settings: Settings, sealing: Sealer) -> SshCertificateAuthority:
-    """Passport's SSH CA from its sealed file, made at the first start; raises PassportError."""
-    path = settings.ca_key_file
-    try:
-        if not path.exists():
-            sealing.seal_file(path, SshCertificateAuthority.generate().private_pem(), purpose=_CA_PURPOSE)
-        return SshCertificateAuthority.from_pem(sealing.open_file(path, purpose=_CA_PURPOSE))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"The file of the setting ca_key_file cannot be used: {path}: {error}.") from None
 
 
 def service_provider(settings: Settings) -> ServiceProvider:

@@ -51,6 +51,13 @@ TEMPLATES: Mapping[Kind, str] = {
         "({request}). I go on trying; attempts so far: {attempts}"
     ),
     Kind.TUNNEL_ORPHANED: ":warning: A tunnel to {server} was still open without an access ({request}); I ended it",
+    Kind.AUTHORITY_MADE: "{who} has its certificate authority's key {key}",
+    Kind.AUTHORITY_ROTATION_STARTED: "{who} began to rotate the certificate authority's key from {old} to {new}",
+    Kind.AUTHORITY_ROTATION_FINISHED: "{who} finished rotating the certificate authority's key: {new}, not {old}",
+    Kind.AUTHORITY_ROTATION_ABORTED: "{who} called the rotation off: the certificate authority's key stays {old}",
+    Kind.AUTHORITY_REPLACED: (
+        ":rotating_light: {who} replaced the certificate authority's key at once, and ends all access: {reason}"
+    ),
     Kind.REFUSED: "{who} was refused: {act} {about}",
     Kind.STRANGERS_REFUSED: "People who are not linked were refused",
 }

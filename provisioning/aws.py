@@ -18,7 +18,7 @@ from provisioning.aws_errors import AwsError, expired, translate
 
 # boto3 makes the methods of its clients at run time: no type is right.
 Client = Any
-Service = Literal["ec2", "ssm", "sts"]
+Service = Literal["ec2", "kms", "ssm", "sts"]
 
 CONNECT_SECONDS = 3
 READ_SECONDS = 8

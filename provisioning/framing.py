@@ -35,6 +35,7 @@ __all__ = [
 MOST_CHARACTERS = 24_000
 HOST_KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 MOST_HOST_KEYS = 4
+MOST_AUTHORITIES = 2  # while it changes
 
 _LINE = re.compile(r"([a-z][a-z_]{0,30})=([0-9A-Za-z +/=:,.@_*?-]{0,1100})")
 _FAILED = re.compile(r"passport:end:failed:([a-z_]{1,30})")
@@ -71,6 +72,7 @@ class Created:
     sshd: str  # drop_in or block
     port: int
     host_keys: tuple[HostKey, ...]
+    authorities: tuple[str, ...]  # SHA256:… of the certificate authority's keys that the server trusts now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +143,7 @@ def parse_create(output: str, *, request_id: str, user_name: str) -> Created | R
         sshd=frame.choice("sshd", "drop_in", "block"),
         port=frame.port("port"),
         host_keys=parse_host_keys(frame.many("host_key")),
+        authorities=_authorities(frame.many("authority")),
     )
 
 
@@ -198,6 +201,13 @@ def parse_host_keys(lines: Sequence[str]) -> tuple[HostKey, ...]:
     if not 1 <= len(lines) <= MOST_HOST_KEYS:
         raise FramingError(f"The server named {len(lines)} host keys; I need 1 to {MOST_HOST_KEYS}.")
     return tuple(_host_key(line) for line in lines)
+
+
+def _authorities(lines: Sequence[str]) -> tuple[str, ...]:
+    known = all(re.fullmatch(r"SHA256:[0-9A-Za-z+/]{43}", line) for line in lines)
+    if not known or not 1 <= len(lines) <= MOST_AUTHORITIES:
+        raise FramingError("The server does not say which of Passport's keys it trusts.")
+    return tuple(lines)
 
 
 def _host_key(line: str) -> HostKey:

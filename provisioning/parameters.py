@@ -47,6 +47,13 @@ CREATE_ONLY = (
         says="The certificate authority's public key; two, with a comma, while it changes",
     ),
     Parameter(
+        name="CaGeneration",
+        variable="CA_GENERATION",
+        pattern="^[1-9][0-9]{0,8}$",
+        says="How often these keys have changed; a server never goes back to earlier ones",
+        default="1",
+    ),
+    Parameter(
         name="Forwarding",
         variable="FORWARDING",
         pattern="^(no|yes)$",

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from access.ports import Certificate, Clock
 from provisioning.ssh_certificate import USER_CERTIFICATE, CertificateBody, certificate_line, read_certificate
-from provisioning.ssh_keys import parse_public_key
+from provisioning.ssh_keys import fingerprint, parse_public_key
 from provisioning.ssh_wire import Reader, decode_base64, mpint, string
 
 AuthorityKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -31,7 +31,7 @@ def utc_now() -> datetime:
 
 
 class SshCertificateAuthority:
-    """Signs short-lived user certificates with an Ed25519 or P-256 key; ``access.ports.CertificateAuthority``."""
+    """Signs short-lived user certificates with one Ed25519 or P-256 key."""
 
     def __init__(
         self, private_key: AuthorityKey, *, clock: Clock = utc_now, random_bytes: Callable[[int], bytes] = os.urandom
@@ -44,6 +44,7 @@ class SshCertificateAuthority:
         form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         self._public_key = private_key.public_key().public_bytes(*form).decode()
         self._signature_key = decode_base64(self._public_key.partition(" ")[2])
+        self.fingerprint = fingerprint(self._signature_key)  # SHA256:…, as ssh-keygen -l prints it
 
     @classmethod
     def generate(cls, *, clock: Clock = utc_now) -> "SshCertificateAuthority":

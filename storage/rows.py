@@ -22,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 
+from access.authorities import AuthorityRole
 from access.model import AccountName, EndCause, GrantState, RequestState, RouteName, Verdict
 from storage.columns import Instant, Number, Seconds, Words
 
@@ -293,4 +294,24 @@ sealed_secrets = Table(
     metadata,
     _text("name", key=True),
     _text("value"),
+)
+
+authorities = Table(
+    "authorities",
+    metadata,
+    _text("fingerprint", key=True),
+    _text("public_key"),
+    _text("place"),
+    _text("role"),
+    Column("since", Instant, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    Column("generation", Integer, nullable=False),
+    _one_of("role", AuthorityRole),
+)
+Index(
+    "uq_authorities_role",
+    authorities.c.role,
+    unique=True,
+    postgresql_where=text("role <> 'retired'"),
+    sqlite_where=text("role <> 'retired'"),
 )

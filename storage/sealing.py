@@ -73,8 +73,11 @@ class Sealer:
             return sealed
         return self.seal(plain, table=table, column=column, row=row)
 
-    def seal_file(self, path: Path, plain: bytes, *, purpose: str) -> None:
-        """Write the value to a file that only its owner can read, whole or not at all."""
+    def seal_file(self, path: Path, plain: bytes, *, purpose: str, replace: bool = True) -> None:
+        """Write the value to a file that only its owner can read, whole or not at all.
+
+        Without ``replace``, raises FileExistsError where there is a file, be it made at the same moment.
+        """
         sealed = self.seal(plain, table="file", column=purpose, row="")
         written, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 600
         try:
@@ -82,7 +85,11 @@ class Sealer:
                 file.write(sealed + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(path)
+            if replace:
+                Path(name).replace(path)
+            else:
+                path.hardlink_to(name)
+                Path(name).unlink()
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

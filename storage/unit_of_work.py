@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Engine, exc
 
 from access.audit import Event
 from access.errors import UnavailableError
-from access.ports import AuditLog, Deliveries, Grants, Outbox, People, Posts, Requests, Reviews, SignIns
+from access.ports import AuditLog, Authorities, Deliveries, Grants, Outbox, People, Posts, Requests, Reviews, SignIns
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
 from storage.repositories.audit import SqlAuditLog
+from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
 from storage.repositories.figures import SqlFigures
 from storage.repositories.grants import SqlGrants, SqlReviews
@@ -99,6 +100,7 @@ class SqlUnitOfWork:
     deliveries: Deliveries
     posts: Posts
     outbox: Outbox
+    authorities: Authorities
     audit: AuditLog
     secrets: SqlSecrets
     figures: SqlFigures
@@ -166,6 +168,7 @@ class SqlUnitOfWork:
         self.deliveries = SqlDeliveries(connection)
         self.posts = SqlPosts(connection)
         self.outbox = SqlOutbox(connection)
+        self.authorities = SqlAuthorities(connection)
         self.audit = self._log = SqlAuditLog(connection)
         self.secrets = SqlSecrets(connection, self._sealing)
         self.figures = SqlFigures(connection)

@@ -27,6 +27,8 @@ from access.service.ending import Ending
 from access.service.reviewing import Reviewing
 from access.service.submitting import Standing, Submitted, Submitting, standing
 from access.steps import Done, Step
+from provisioning.ssh_ca import SshCertificateAuthority
+from tests.authorities import put_on_record
 from tests.values import ANA, BEN, FakeClock, a_person, a_policy, a_server
 
 Answer = Callable[[AccessRequest, Grant], Step]
@@ -95,6 +97,8 @@ class World:
             request_id=lambda _: f"AR-T{next(numbers):03d}",
         )
         self.submitting, self.reviewing, self.ending = Submitting(self.desk), Reviewing(self.desk), Ending(self.desk)
+        self.authority = SshCertificateAuthority.generate(clock=self.clock)
+        put_on_record(store, self.authority)
         self.ana = self.add_person(a_person("Ana Ruiz"), ANA)
         self.ben = self.add_person(a_person("Ben Ito", groups=frozenset({"payments-leads"})), BEN)
 

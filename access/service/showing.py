@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from access.audit import Kind
+from access.authorities import Authority, signers
 from access.errors import AlreadyDecidedError, NotFoundError
-from access.model import AccessRequest, Grant, GrantState, RequestState, SshKey
-from access.ports import Certificate, CertificateAuthority
+from access.model import AccessRequest, Grant, GrantState, Person, RequestState, SshKey
+from access.ports import Certificate, CertificateAuthority, UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, live_link
 
 CLOCK_SKEW = timedelta(minutes=1)  # servers' clocks may be a little behind
@@ -24,6 +25,18 @@ class Credentials:
     certificate: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wish:
+    """A certificate that may be signed, and by which keys."""
+
+    person: Person
+    request: AccessRequest
+    grants: Sequence[Grant]
+    key: SshKey
+    wanted: Certificate
+    signers: Sequence[Authority]
+
+
 class Showing:
     """The one use case that hands something out."""
 
@@ -34,8 +47,17 @@ class Showing:
     def credentials(self, caller: Caller, request_id: str) -> Credentials:
         """A fresh certificate for the newest key, no longer valid than the request.
 
-        Raises SignInNeededError, NotFoundError, RefusedError or AlreadyDecidedError.
+        The key may be AWS's, so signing is between two transactions: nothing waits for it, and what it made leaves
+        only once it is on record. Raises SignInNeededError, NotFoundError, RefusedError, AlreadyDecidedError or
+        UnavailableError.
         """
+        wish = self._wish(caller, request_id)
+        certificate = self._authority.certify(wish.wanted, wish.signers)
+        self._record(wish)
+        return Credentials(request=wish.request, grants=wish.grants, key=wish.key, certificate=certificate)
+
+    def _wish(self, caller: Caller, request_id: str) -> _Wish:
+        """Whatever speaks against it is said here, and the delivery is used up."""
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
             person, _ = live_link(uow, caller, now=now)
@@ -46,28 +68,51 @@ class Showing:
                 self._desk.refuse(
                     uow, event, f"{request_id} is {request.person_name}'s; its credentials are theirs alone."
                 )
-            if request.state is not RequestState.ACTIVE or request.expires_at is None or request.expires_at <= now:
-                raise AlreadyDecidedError(f"{request_id} is not active. Ask anew: /passport request")
-            grants = [grant for grant in uow.grants.of(request_id) if grant.state is GrantState.ACTIVE]
-            if not grants:
-                raise NotFoundError(f"No server of {request_id} is open now. I tell you when one is.")
+            grants = open_grants(uow, request, now)
             keys = uow.people.keys_of(person.id)
             if not keys:
                 raise NotFoundError("Register your public key first: /passport key add ssh-ed25519 AAAA…")
-            key, serial = keys[-1], uow.requests.next_serial()
-            certificate = self._authority.certify(
-                Certificate(
-                    public_key=key.line,
-                    principal=request.user_name,
-                    key_id=f"passport:{request.id}:{request.person_email}",
-                    serial=serial,
-                    valid_after=now - CLOCK_SKEW,
-                    valid_before=request.expires_at,
-                    source_addresses=THROUGH_THE_TUNNEL,
-                    forwarding=request.terms.rights.forwarding,
-                )
+            wish = _Wish(
+                person=person,
+                request=request,
+                grants=grants,
+                key=keys[-1],
+                wanted=_wanted(request, keys[-1], serial=uow.requests.next_serial(), now=now),
+                signers=signers(uow.authorities.all(), grants),
             )
-            details = {"serial": str(serial), "fingerprint": key.fingerprint}
-            uow.record(by_person(Kind.CREDENTIALS_SHOWN, person, at=now, request_id=request_id, details=details))
             uow.commit()
-        return Credentials(request=request, grants=grants, key=key, certificate=certificate)
+        return wish
+
+    def _record(self, wish: _Wish) -> None:
+        """Put it on record, if the request is still what it was."""
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            request = uow.requests.get(wish.request.id, lock=True)
+            open_grants(uow, request, now)
+            details = {"serial": str(wish.wanted.serial), "fingerprint": wish.key.fingerprint}
+            uow.record(by_person(Kind.CREDENTIALS_SHOWN, wish.person, at=now, request_id=request.id, details=details))
+            uow.commit()
+
+
+def open_grants(uow: UnitOfWork, request: AccessRequest, now: datetime) -> Sequence[Grant]:
+    """What the request has open; raises AlreadyDecidedError, and NotFoundError where nothing is."""
+    if request.state is not RequestState.ACTIVE or request.expires_at is None or request.expires_at <= now:
+        raise AlreadyDecidedError(f"{request.id} is not active. Ask anew: /passport request")
+    grants = [grant for grant in uow.grants.of(request.id) if grant.state is GrantState.ACTIVE]
+    if not grants:
+        raise NotFoundError(f"No server of {request.id} is open now. I tell you when one is.")
+    return grants
+
+
+def _wanted(request: AccessRequest, key: SshKey, *, serial: int, now: datetime) -> Certificate:
+    assert request.expires_at is not None  # noqa: S101 - open_grants has seen to it
+    return Certificate(
+        public_key=key.line,
+        principal=request.user_name,
+        key_id=f"passport:{request.id}:{request.person_email}",
+        serial=serial,
+        valid_after=now - CLOCK_SKEW,
+        valid_before=request.expires_at,
+        source_addresses=THROUGH_THE_TUNNEL,
+        forwarding=request.terms.rights.forwarding,
+    )

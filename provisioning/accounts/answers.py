@@ -3,6 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
+from access.authorities import KNOWN, Trust
 from access.model import AccessRequest, Grant
 from access.steps import Done, Failed, Step
 from access.words import duration_words
@@ -21,8 +22,8 @@ _BEFORE_THE_SCRIPT = {
 _log = logging.getLogger(__name__)
 
 
-def read_created(request: AccessRequest, grant: Grant, output: str, *, now: datetime) -> Step:
-    """The step that the create document's answer, read ``now``, means."""
+def read_created(request: AccessRequest, grant: Grant, output: str, *, trust: Trust, now: datetime) -> Step:
+    """The step that the create document's answer, read ``now``, means, while ``trust`` is what servers shall trust."""
     try:
         created = parse_create(output, request_id=request.id, user_name=request.user_name)
     except FramingError as error:
@@ -36,11 +37,15 @@ def read_created(request: AccessRequest, grant: Grant, output: str, *, now: date
             wrong = _wrong_clock(grant, created.server_time, now)
             if wrong:
                 return Failed(reason=wrong, retryable=False)
+            if trust.fingerprints.isdisjoint(created.authorities):
+                replaced = f"{grant.server.name} trusts only keys of Passport's that were replaced. Ask again."
+                return Failed(reason=replaced, retryable=False)
             details = {
                 "user": created.user_name,
                 "uid": str(created.uid),
                 "port": str(created.port),
                 "host_keys": "\n".join(map(str, created.host_keys)),
+                KNOWN: " ".join(created.authorities),
             }
             return Done(details=details)
 

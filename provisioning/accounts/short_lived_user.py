@@ -1,8 +1,9 @@
 """The account `short_lived_user`: an OS user of this request alone, made and removed by Run Command."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from access.authorities import Trust
 from access.model import AccessRequest, Grant
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
@@ -21,7 +22,7 @@ Pair = tuple[Grant, Outcome]
 class ShortLivedUser:
     """Makes and removes a user per request and server; ``access.ports.Account``.
 
-    ``authority_keys`` are the public keys that servers shall trust: one, or two while it changes.
+    ``trust`` tells which keys of the certificate authority servers shall trust now; it may raise PassportError.
     ``details["attempt"]`` of a grant says how often its request has asked for this server; "1" if it does not.
     """
 
@@ -30,27 +31,29 @@ class ShortLivedUser:
         run_command: RunCommand,
         sessions: Sessions,
         *,
-        authority_keys: Sequence[str],
+        trust: Callable[[], Trust],
         clock: Clock,
         prefix: str = PREFIX,
     ) -> None:
         self._run_command = run_command
         self._sessions = sessions
-        self._authority_keys = tuple(authority_keys)
+        self._trust = trust
         self._clock = clock
         self._create: Document = create_document(prefix)
         self._remove: Document = remove_document(prefix)
 
     def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
-        """Make the user; ``Done`` has user, uid, port and host_keys (``type base64``, a line each)."""
+        """Make the user; ``Done`` has user, uid, port, host_keys (``type base64``, a line each) and authorities."""
         ends = request.expires_at
         if ends is None or ends <= self._clock():
             late = Failed(reason="The time was over before the server was ready.", retryable=False)
             return {grant.id: late for grant in grants}
+        trust = self._trust()
         parameters = {
             "NotAfter": str(int(ends.timestamp())),
             "Sudo": "all" if request.terms.rights.sudo else "none",
-            "CaPublicKey": ",".join(self._authority_keys),
+            "CaPublicKey": ",".join(trust.public_keys),
+            "CaGeneration": str(trust.generation),
             "Forwarding": "yes" if request.terms.rights.forwarding else "no",
         }
         pairs = self._run(self._create, request, grants, parameters)
@@ -60,7 +63,7 @@ class ShortLivedUser:
         }
         steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
         now = self._clock()
-        created = {g.id: read_created(request, g, output, now=now) for g, output in _answered(pairs)}
+        created = {g.id: read_created(request, g, output, trust=trust, now=now) for g, output in _answered(pairs)}
         return steps | _moving(pairs) | created
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:

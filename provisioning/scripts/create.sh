@@ -152,7 +152,7 @@ set_forwarding() {
 configure_sshd() {
     mkdir -p "$SSH_DIR/principals" || give_up read_only "$SSH_DIR"
     chmod 755 "$SSH_DIR" "$SSH_DIR/principals"
-    printf '%s\n' "$CA_PUBLIC_KEY" | tr ',' '\n' | write_file "$SSH_DIR/ca.pub" 644 || give_up disk_full "$SSH_DIR"
+    trust_authority || give_up disk_full "$SSH_DIR"
     PLACE=block
     if sshd_includes; then PLACE=drop_in; fi
     if ! sshd_has_block "$PLACE"; then add_sshd_block; fi
@@ -163,6 +163,18 @@ configure_sshd() {
     objection=$(sshd_objection "$USER_NAME" "$disabled")
     [ -z "$objection" ] || give_up sshd_override "$objection"
 }
+
+# Writes the authority's keys, which sshd reads at each login and which all of Passport's users here share.
+# A command that was late must not bring back keys that have been replaced meanwhile.
+trust_authority() {
+    known=$(sed -n 's/^# passport: generation //p' "$SSH_DIR/ca.pub" 2>/dev/null | head -n 1)
+    if is_number "$known" && [ "$known" -gt "$CA_GENERATION" ]; then return 0; fi
+    { printf '# passport: generation %s\n' "$CA_GENERATION" && printf '%s\n' "$CA_PUBLIC_KEY" | tr ',' '\n'; } |
+        write_file "$SSH_DIR/ca.pub" 644
+}
+
+# Prints the fingerprints of the authority's keys that this server trusts.
+trusted_authorities() { ssh-keygen -l -E sha256 -f "$SSH_DIR/ca.pub" | cut -d ' ' -f 2; }
 
 add_sshd_block() {
     write_sshd_block "$PLACE" || give_up disk_full "$SSHD_CONFIG"
@@ -201,6 +213,7 @@ report_created() {
     answer sshd "$PLACE"
     answer port "$("$SSHD" -T -f "$SSHD_CONFIG" 2>/dev/null | sed -n 's/^port //p' | head -n 1)"
     host_keys | while read -r key; do answer host_key "$key"; done
+    trusted_authorities | while read -r key; do answer authority "$key"; done
     end_answer
 }
 

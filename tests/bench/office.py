@@ -14,6 +14,7 @@ from bot import wiring
 from bot.loops import ReconcilerTurns
 from provisioning.ssh_ca import SshCertificateAuthority
 from storage.unit_of_work import SqlStore
+from tests.authorities import put_on_record, ring
 from tests.stores import SEALER
 from tests.unit.test_ssh_keys import ED25519
 from tests.values import ANA, BEN, a_person, a_policy, a_server
@@ -37,7 +38,9 @@ class Office:
             request_id=wiring.new_request_id,
         )
         self.submitting, self.reviewing, self.ending = Submitting(desk), Reviewing(desk), Ending(desk)
-        self.showing = Showing(desk, SshCertificateAuthority.generate())
+        authority = SshCertificateAuthority.generate()
+        put_on_record(self.store, authority)
+        self.showing = Showing(desk, ring(authority))
         self.reconciler = Reconciler(
             self.store,
             policy=desk.policy,

@@ -374,10 +374,11 @@ def test_it_is_ready_only_with_loops_servers_and_a_database(
     company.aws.faults.clear()
     wait_for(lambda: not passport._why_not_ready(), "the servers to be listed")
     with closing(sqlite3.connect(tmp_path / "passport" / "passport.db")) as database, database:
+        (newest,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     assert "run `passport migrate`" in passport._why_not_ready()
     with closing(sqlite3.connect(tmp_path / "passport" / "passport.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = '0003'")
+        database.execute("UPDATE alembic_version SET version_num = ?", (newest,))
     assert passport._why_not_ready() == ""
     passport._feed_loop.stop()
     assert "does not run" in passport._why_not_ready()

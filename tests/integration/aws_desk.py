@@ -18,6 +18,7 @@ from provisioning.aws import AwsAccount, Sessions
 from provisioning.run_command import RunCommand
 from provisioning.ssh_ca import SshCertificateAuthority
 from sandbox.aws import AwsDouble, Scripted, Server
+from tests.authorities import a_trust, fingerprints
 from tests.unit.test_ssh_keys import ED25519
 from tests.values import FakeClock, a_request
 
@@ -71,9 +72,7 @@ class AwsDesk:
 
     def account(self) -> ShortLivedUser:
         """A new one, as after a restart."""
-        return ShortLivedUser(
-            self.run_command(), self.sessions, authority_keys=[AUTHORITY.public_key], clock=self.clock
-        )
+        return ShortLivedUser(self.run_command(), self.sessions, trust=lambda: a_trust(AUTHORITY), clock=self.clock)
 
     def servers(self, count: int, *, account: str = HOME, region: str = REGION) -> list[Server]:
         """Servers that answer as the scripts would."""
@@ -151,9 +150,10 @@ def removing(grants: Sequence[Grant]) -> list[Grant]:
     return [replace(grant, state=GrantState.REMOVING, account=Progress()) for grant in grants]
 
 
-def frame(action: str, end: str = "ok", **lines: str) -> str:
-    """An answer as the scripts print it."""
-    return "\n".join([f"passport:1:{action}", *(f"{k}={v}" for k, v in lines.items()), f"passport:end:{end}", ""])
+def frame(action: str, end: str = "ok", *, many: tuple[str, Sequence[str]] = ("", ()), **lines: str) -> str:
+    """An answer as the scripts print it; ``many`` is one name with several values."""
+    told = [f"{k}={v}" for k, v in [*lines.items(), *((many[0], value) for value in many[1])]]
+    return "\n".join([f"passport:1:{action}", *told, f"passport:end:{end}", ""])
 
 
 def answer(_script: str, environment: Mapping[str, str]) -> Scripted:
@@ -165,7 +165,8 @@ def answer(_script: str, environment: Mapping[str, str]) -> Scripted:
         return Scripted(output=frame("remove", **about, result="removed", sudo="none", **counts, **proof))
     made = {"uid": "200000", "existing": "no", "not_after": environment["SSM_NotAfter"], "now": str(int(time.time()))}
     place = {"timer": "systemd", "sshd": "drop_in", "port": "22", "host_key": ED25519}
-    return Scripted(output=frame("create", **about, **made, **place))
+    trusted = ("authority", fingerprints(environment["SSM_CaPublicKey"]))
+    return Scripted(output=frame("create", **about, **made, **place, many=trusted))
 
 
 def refuses(action: str, code: str) -> Callable[[str, Mapping[str, str]], Scripted]:

@@ -31,6 +31,7 @@ from provisioning.tunnel_sessions import TunnelSessions
 from sandbox.aws import AwsDouble, Scripted, Server
 from sandbox.hosts import Host
 from sandbox.slack.mrkdwn import read_blocks
+from tests.authorities import a_trust
 from tests.integration.aws_desk import ACCOUNTS, AUTHORITY, HOME, answer, frame
 from tests.values import ANA, BEN, FakeClock, a_person
 from tests.world import World
@@ -130,9 +131,7 @@ class Story(World):
     def reconciler(self, owner: str = "one") -> Reconciler:
         """A process's reconciler, with nothing remembered."""
         run_command = RunCommand(self.ground.sessions, clock=self.clock)
-        account = ShortLivedUser(
-            run_command, self.ground.sessions, authority_keys=[AUTHORITY.public_key], clock=self.clock
-        )
+        account = ShortLivedUser(run_command, self.ground.sessions, trust=lambda: a_trust(AUTHORITY), clock=self.clock)
         return Reconciler(
             self.store,
             policy=self.desk.policy,

@@ -26,9 +26,9 @@ from handlers.blocks import actions, button, section
 from handlers.members import Members, inline
 from handlers.surface import Surface
 from provisioning.connection import connection
-from provisioning.ssh_ca import SshCertificateAuthority
 from provisioning.ssh_keys import parse_public_key
 from sandbox.slack import Delivery, Message, SlackDouble
+from tests.authorities import ring
 from tests.values import ANA, BEN
 from tests.world import World
 
@@ -94,7 +94,7 @@ def stage(store: Store, *, room: int = 100, **settings: Any) -> Iterator[Stage]:
             reviewing=world.reviewing,
             ending=world.ending,
             keys=Keys(world.desk),
-            showing=Showing(world.desk, SshCertificateAuthority.generate(clock=world.clock)),
+            showing=Showing(world.desk, ring(world.authority)),
             members=Members(inline(client), team_id="T0PASSPORT", clock=world.clock),
             inventory=world.inventory,
             policy=world.desk.policy,

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from bot import cli, wiring
+from bot.ca_files import KeyFiles
 from bot.doctor import examine
 from bot.settings import load
 from bot.slack_doctor import SCOPES
@@ -218,7 +219,7 @@ def test_a_postgres_that_is_not_there(place: Installation, postgres_url: str, mo
 
 def test_a_sealed_file_of_another_key(place: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load()
-    wiring.certificate_authority(settings, wiring.sealer(settings))
+    KeyFiles(settings.ca_key_file, wiring.sealer(settings)).first()
     assert not place.problems()
     monkeypatch.setenv("PASSPORT_SEALING_KEYS", f"k2:{base64.b64encode(bytes(32)).decode()}")
     assert "key k1, which is not among the sealing keys" in place.problems()["certificate authority"]

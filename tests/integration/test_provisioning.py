@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
+from access.authorities import Trust
+from access.errors import UnavailableError
 from access.model import Grant, Rights
 from access.model import Server as Asked
 from access.steps import Done, Failed, Step
 from provisioning.accounts.short_lived_user import ShortLivedUser
 from provisioning.aws import Sessions
 from provisioning.run_command import RunCommand
+from provisioning.ssh_ca import SshCertificateAuthority
 from sandbox.aws import Scripted, Server
+from tests.authorities import a_trust
 from tests.integration.aws_desk import (
     ACCOUNTS,
     AUTHORITY,
@@ -65,7 +69,15 @@ def a_proof(steps: Mapping[str, Step]) -> Mapping[str, str]:
 
 def test_a_user_is_made_and_the_grant_learns_what_the_person_needs(desk: AwsDesk) -> None:
     assert provision(desk, grants_of(desk.servers(1))) == {
-        "AR-7F3K.1": Done(details={"user": "pp-7f3k", "uid": "200000", "port": "22", "host_keys": ED25519})
+        "AR-7F3K.1": Done(
+            details={
+                "user": "pp-7f3k",
+                "uid": "200000",
+                "port": "22",
+                "host_keys": ED25519,
+                "authorities": AUTHORITY.fingerprint,
+            }
+        )
     }
     (command,) = desk.double.commands
     assert command.document == "Passport-CreateUser"
@@ -76,6 +88,7 @@ def test_a_user_is_made_and_the_grant_learns_what_the_person_needs(desk: AwsDesk
         "NotAfter": str(int((desk.clock.now + timedelta(hours=2)).timestamp())),
         "Sudo": "all",
         "CaPublicKey": AUTHORITY.public_key,
+        "CaGeneration": "1",
         "Forwarding": "no",
         "UidFirst": "200000",
         "UidLast": "524287",
@@ -84,12 +97,36 @@ def test_a_user_is_made_and_the_grant_learns_what_the_person_needs(desk: AwsDesk
 
 def test_rights_and_two_authorities_reach_the_server_as_policy_says(desk: AwsDesk) -> None:
     desk.request = replace(desk.request, terms=replace(desk.request.terms, rights=Rights(sudo=False, forwarding=True)))
-    keys = [AUTHORITY.public_key, ED25519]
-    account = ShortLivedUser(desk.run_command(), desk.sessions, authority_keys=keys, clock=desk.clock)
-    provision(desk, grants_of(desk.servers(1)), account)
+    later = SshCertificateAuthority.generate()
+    both = a_trust(AUTHORITY, later, generation=7)
+    account = ShortLivedUser(desk.run_command(), desk.sessions, trust=lambda: both, clock=desk.clock)
+    details = a_proof(provision(desk, grants_of(desk.servers(1)), account))
     parameters = desk.double.commands[0].parameters
     assert (parameters["Sudo"], parameters["Forwarding"]) == (["none"], ["yes"])
-    assert parameters["CaPublicKey"] == [",".join(keys)]
+    assert parameters["CaPublicKey"] == [f"{AUTHORITY.public_key},{later.public_key}"]
+    assert parameters["CaGeneration"] == ["7"]
+    assert details["authorities"] == f"{AUTHORITY.fingerprint} {later.fingerprint}"
+
+
+def test_a_server_that_trusts_only_keys_that_were_replaced_is_not_opened(desk: AwsDesk) -> None:
+    grants = grants_of(desk.servers(1))
+    trusts = [a_trust(AUTHORITY)]
+    account = ShortLivedUser(desk.run_command(), desk.sessions, trust=lambda: trusts[-1], clock=desk.clock)
+    waiting = desk.kept(on(desk.request, account.provision), desk.kept(on(desk.request, account.provision), grants))
+    trusts.append(a_trust(SshCertificateAuthority.generate(), generation=2))  # while the command was under way
+    refusal = a_refusal(desk.drive(on(desk.request, account.provision), waiting))
+    assert "trusts only keys of Passport's that were replaced" in refusal.reason
+    assert not refusal.retryable
+
+
+def test_while_the_database_is_away_nothing_is_sent(desk: AwsDesk) -> None:
+    def away() -> Trust:
+        raise UnavailableError("The database does not answer.")
+
+    account = ShortLivedUser(desk.run_command(), desk.sessions, trust=away, clock=desk.clock)
+    with pytest.raises(UnavailableError):
+        account.provision(desk.request, grants_of(desk.servers(1)))
+    assert desk.calls("SendCommand") == []
 
 
 def test_a_retry_of_a_server_says_which_attempt_it_is_and_the_others_share_their_command(desk: AwsDesk) -> None:
@@ -159,6 +196,8 @@ def create_answer(**changes: str) -> Any:
         ({"host_key": "ssh-ed25519 AAAA"}, "host key"),
         ({"host_key": "`id`"}, "not mine"),
         ({"uid": "0x0"}, "number"),
+        ({"authority": "MD5:00"}, "which of Passport's keys"),
+        ({"authority": f"SHA256:{'A' * 43}"}, "trusts only keys of Passport's that were replaced"),
     ],
 )
 def test_a_server_that_lies_is_not_opened(desk: AwsDesk, lie: dict[str, str], words: str) -> None:
@@ -242,7 +281,7 @@ def test_a_server_that_ec2_has_forgotten_is_a_removed_one(desk: AwsDesk, account
 def test_a_server_that_another_account_does_not_know_is_not_believed_gone(desk: AwsDesk) -> None:
     sessions = Sessions([replace(ACCOUNTS[0], id=OTHER)])
     account = ShortLivedUser(
-        RunCommand(sessions, clock=desk.clock), sessions, authority_keys=[AUTHORITY.public_key], clock=desk.clock
+        RunCommand(sessions, clock=desk.clock), sessions, trust=lambda: a_trust(AUTHORITY), clock=desk.clock
     )
     steps = desk.drive(on(desk.request, account.remove), removing([unknown_grant("home")]))
     assert a_refusal(steps).retryable

@@ -35,6 +35,7 @@ ORDER = Order(
         "UserName": "pp-7f3k",
         "NotAfter": "1999999999",
         "CaPublicKey": AUTHORITY.public_key,
+        "CaGeneration": "1",
     },
 )
 

@@ -1,12 +1,13 @@
 """The use cases against real storage: link, submit, park, review, end, keys, credentials, refresh."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from access.audit import Kind
+from access.authorities import Authority
 from access.errors import (
     AlreadyDecidedError,
     DuplicateDeliveryError,
@@ -433,16 +434,17 @@ class TestEnding:
             world.ending.complete(Caller(slack_user=BEN), request.id)
 
 
-class Authority:
+class RecordingAuthority:
     """Remembers what it was asked to certify; the real one has tests of its own."""
-
-    public_key = "ssh-ed25519 AAAA"
 
     def __init__(self) -> None:
         self.asked: list[Certificate] = []
+        self.meanwhile: Callable[[], object] = lambda: None
 
-    def certify(self, wanted: Certificate) -> str:
+    def certify(self, wanted: Certificate, signers: Sequence[Authority]) -> str:
+        assert signers
         self.asked.append(wanted)
+        self.meanwhile()
         return f"certificate {wanted.serial}"
 
 
@@ -467,7 +469,7 @@ class TestKeysAndCredentials:
             Keys(world.desk).add(Caller(slack_user=ANA), line="k6", fingerprint="SHA256:0006")
 
     def test_credentials_are_for_the_requester_while_it_is_active(self, world: World) -> None:
-        authority = Authority()
+        authority = RecordingAuthority()
         showing = Showing(world.desk, authority)
         request = world.submit()
         world.approve(request)
@@ -490,6 +492,17 @@ class TestKeysAndCredentials:
         world.clock.forward(hours=1)
         with pytest.raises(AlreadyDecidedError):
             showing.credentials(Caller(slack_user=ANA), request.id)
+
+    def test_a_request_that_ends_while_the_certificate_is_signed_opens_nothing(self, world: World) -> None:
+        authority = RecordingAuthority()
+        request = world.submit()
+        world.approve(request)
+        world.reconcile()
+        Keys(world.desk).add(Caller(slack_user=ANA), line="ssh-ed25519 AAAA1", fingerprint="SHA256:abcd1")
+        authority.meanwhile = lambda: world.ending.complete(Caller(slack_user=ANA), request.id)  # no lock is held
+        with pytest.raises(AlreadyDecidedError, match="is not active"):
+            Showing(world.desk, authority).credentials(Caller(slack_user=ANA), request.id)
+        assert Kind.CREDENTIALS_SHOWN not in world.kinds(request.id)
 
 
 class Directory:

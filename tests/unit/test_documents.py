@@ -45,6 +45,7 @@ GOOD = {
     "NotAfter": "1795230488",
     "Sudo": "all",
     "CaPublicKey": ED25519,
+    "CaGeneration": "3",
     "Forwarding": "no",
     "UidFirst": "200000",
     "UidLast": "524287",
@@ -120,6 +121,7 @@ def test_good_values_pass_and_defaults_are_filled_in() -> None:
             ("CaPublicKey", value)
             for value in (f"{ED25519} x", f"cert-authority {ED25519}", ED25519[:-1], f"{ED25519},")
         ),
+        *(("CaGeneration", value) for value in ("0", "-1", "1.5", "1\n", "1234567890", "")),
         *(("UidFirst", value) for value in ("0", "1000", "999")),
         ("Unknown", "x"),
     ],

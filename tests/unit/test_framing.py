@@ -41,6 +41,8 @@ sshd=drop_in
 port=22
 host_key={ED25519}
 host_key={key("ecdsa-sha2-nistp256")}
+authority=SHA256:{"a" * 43}
+authority=SHA256:{"b" * 43}
 passport:end:ok
 """
 REMOVED = """passport:1:remove

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sandbox.aws.nodes import Scripted
+from tests.authorities import fingerprints
 
 _KEY = base64.b64encode(struct.pack(">I11sI32s", 11, b"ssh-ed25519", 32, bytes(range(32)))).decode()
 
@@ -53,7 +54,8 @@ class SteadyHost:
         existing = "yes" if user in self.users else "no"
         self.users[user] = given["SSM_RequestId"]
         known = [f"not_after={given['SSM_NotAfter']}", f"now={int(time.time())}", f"existing={existing}"]
-        return [*known, "uid=200000", "timer=systemd", "sshd=drop_in", "port=22", f"host_key=ssh-ed25519 {_KEY}"]
+        place = ["uid=200000", "timer=systemd", "sshd=drop_in", "port=22", f"host_key=ssh-ed25519 {_KEY}"]
+        return [*known, *place, *(f"authority={key}" for key in fingerprints(given["SSM_CaPublicKey"]))]
 
     def _removed(self, user: str, given: Mapping[str, str]) -> list[str]:
         self._tombstones.add(f"{given['SSM_RequestId']}.{given['SSM_Attempt']}")
