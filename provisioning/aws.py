@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 
 from provisioning.assumed_roles import AssumedRole, acting_for, source_identity
-from provisioning.aws_errors import AwsError, expired, translate
+from provisioning.aws_errors import AwsError, expired, is_silence, not_asked, translate
+from provisioning.silences import Silences
 
 # boto3 makes the methods of its clients at run time: no type is right.
 Client = Any
@@ -43,7 +45,13 @@ class Sessions:
     ``AWS_ENDPOINT_URL`` and the usual places of credentials count, as in any boto3 program.
     """
 
-    def __init__(self, accounts: Sequence[AwsAccount], *, session_name: str = "passport") -> None:
+    def __init__(
+        self,
+        accounts: Sequence[AwsAccount],
+        *,
+        session_name: str = "passport",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.accounts: Mapping[str, AwsAccount] = {account.name: account for account in accounts}
         self._session_name = re.sub(r"[^\w+=,.@-]", "-", session_name, flags=re.ASCII)[:64].ljust(2, "-")
         self._lock = threading.RLock()
@@ -51,6 +59,7 @@ class Sessions:
         self._sessions: dict[str, boto3.Session] = {}
         self._clients: dict[tuple[str, str, Service, bool], Client] = {}
         self._confirmed: set[str] = set()
+        self._silences = Silences[tuple[str, str, Service]](monotonic, patience=CONNECT_SECONDS + READ_SECONDS)
 
     def call(
         self,
@@ -72,15 +81,17 @@ class Sessions:
         """
         named = source_identity(person) if person and self.accounts[account].source_identity else ""
         for may_renew in (True, False):
+            self._must_answer(account, region, service)
             client = self.client(account, region, service, once=once)
             try:
                 with acting_for(named):
                     answer: dict[str, Any] = getattr(client, operation)(**parameters)
             except (ClientError, BotoCoreError) as error:
-                failed = self._translated(error, account, region, client)
+                failed = self._translated(error, account, region, service, client)
                 if may_renew and expired(error):  # refused before anything was done, so even ``once`` may go again
                     continue
                 raise failed from error
+            self._silences.answered((account, region, service))
             return answer
         raise AssertionError("the second round returns or raises")
 
@@ -97,12 +108,15 @@ class Sessions:
         once: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Every page of a call that has pages, of 50 as Systems Manager allows at most; raises AwsError."""
+        self._must_answer(account, region, service)
         client = self.client(account, region, service, once=once)
         pages = client.get_paginator(operation)
         try:
-            yield from pages.paginate(**parameters, PaginationConfig={"PageSize": page_size})
+            for page in pages.paginate(**parameters, PaginationConfig={"PageSize": page_size}):
+                self._silences.answered((account, region, service))
+                yield page
         except (ClientError, BotoCoreError) as error:
-            raise self._translated(error, account, region, client) from error
+            raise self._translated(error, account, region, service, client) from error
 
     def client(self, account: str, region: str, service: Service, *, once: bool = False) -> Client:
         """The one client for this; making one is not thread safe in boto3, using one is."""
@@ -130,9 +144,20 @@ class Sessions:
             )
         self._confirmed.add(account)
 
-    def _translated(self, error: ClientError | BotoCoreError, account: str, region: str, client: Client) -> AwsError:
+    def _must_answer(self, account: str, region: str, service: Service) -> None:
+        """Raises AwsError where waiting for an answer would only keep a thread from the other regions."""
+        if not self._silences.may_call((account, region, service)):
+            raise not_asked(f"{account} {region}")
+
+    def _translated(
+        self, error: ClientError | BotoCoreError, account: str, region: str, service: Service, client: Client
+    ) -> AwsError:
         if expired(error):
             self._forget(account, client)
+        if is_silence(error):
+            self._silences.was_silent((account, region, service))
+        elif isinstance(error, ClientError):
+            self._silences.answered((account, region, service))
         return translate(error, where=f"{account} {region}")
 
     def _forget(self, account: str, client: Client) -> None:

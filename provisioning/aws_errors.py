@@ -50,6 +50,16 @@ def expired(error: Exception) -> bool:
     return isinstance(error, ClientError) and _code(error) in EXPIRED
 
 
+def is_silence(error: Exception) -> bool:
+    """Whether no answer came at all."""
+    return isinstance(error, HTTPClientError | ConnectionError)
+
+
+def not_asked(where: str) -> AwsError:
+    """The error for a place that has not answered several others just now, and was not asked again."""
+    return AwsError(f"AWS does not answer in {where}. I try again by myself.", code="NotAsked", retryable=True)
+
+
 def translate(error: Exception, *, where: str) -> AwsError:
     """The sentence for an error of boto3, and whether trying again helps; ``where`` is account and region."""
     if isinstance(error, ClientError):
@@ -58,7 +68,7 @@ def translate(error: Exception, *, where: str) -> AwsError:
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         sentence = f"Passport finds no AWS credentials for {where}. An admin must mend that; I go on trying."
         return AwsError(sentence, code=code, retryable=True)
-    if isinstance(error, HTTPClientError | ConnectionError):
+    if is_silence(error):
         return AwsError(
             f"AWS does not answer in {where}. I try again by myself.", code=code, retryable=True, answered=False
         )

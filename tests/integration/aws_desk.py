@@ -52,7 +52,7 @@ class AwsDesk:
 
     def __init__(self, double: AwsDouble) -> None:
         self.double = double
-        self.sessions = Sessions(ACCOUNTS)
+        self.sessions = Sessions(ACCOUNTS, monotonic=self._seconds)
         for account in ACCOUNTS:
             for region in account.regions:
                 documents.publish(self.sessions.client(account.name, region, "ssm"))
@@ -107,6 +107,9 @@ class AwsDesk:
         """The grants after one call that leaves all of them waiting."""
         outcomes = step(grants)
         return [keep(grant, outcomes[grant.id]) for grant in grants]
+
+    def _seconds(self) -> float:
+        return self.clock.now.timestamp()
 
     def _pause(self, waiting: Sequence[Waiting]) -> None:
         """Real time where an agent is at work, and the clock's where Passport only lets time pass."""

@@ -47,10 +47,13 @@ class AwsGround:
         self.clock = clock
         self.patch = patch
         self.servers: list[Server] = []
-        self.sessions = Sessions(ACCOUNTS)
+        self.sessions = Sessions(ACCOUNTS, monotonic=self._seconds)
         for account in ACCOUNTS:
             for region in account.regions:
                 documents.publish(self.sessions.client(account.name, region, "ssm"))
+
+    def _seconds(self) -> float:
+        return self.clock.now.timestamp()
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """AWS sessions: whose credentials, how long, how often a call is repeated, and what an error reads like."""
 
+import contextlib
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto.sts.models import sts_backends
@@ -256,3 +260,44 @@ def test_a_read_that_times_out_may_have_been_taken() -> None:
     error = translate(ReadTimeoutError(endpoint_url="http://x"), where="home eu-west-1")
     assert error.retryable
     assert not error.answered
+
+
+def test_a_region_that_is_silent_holds_up_a_few_threads_only_and_is_asked_again_later(
+    double: AwsDouble,
+) -> None:
+    hours, asked = [0.0], list[socket.socket]()
+    sentence = "AWS does not answer in home eu-west-1. I try again by myself."
+    timeout, spared = f"ReadTimeoutError {sentence}", f"NotAsked {sentence}"
+    sessions = Sessions(ACCOUNTS, monotonic=lambda: hours[0])
+    real = sessions.client("home", FAR, "ssm", once=True)
+
+    def list_agents() -> str:
+        try:
+            sessions.call("home", REGION, "ssm", "describe_instance_information", once=True)
+        except AwsError as error:
+            return f"{error.code} {error.sentence}"
+        return "answered"
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        threading.Thread(target=_take_all, args=(mute, asked), daemon=True).start()
+        silent = boto3.client(
+            "ssm",
+            region_name=REGION,
+            endpoint_url=f"http://127.0.0.1:{mute.getsockname()[1]}",
+            config=Config(read_timeout=0.2, retries={"total_max_attempts": 1}),
+        )
+        sessions._clients["home", REGION, "ssm", True] = silent
+        assert [list_agents() for _ in range(5)] == [timeout] * 3 + [spared] * 2
+        assert len(asked) == 3
+        hours[0] += 6
+        assert [list_agents() for _ in range(2)] == [timeout, spared]
+        assert sessions.call("home", FAR, "ssm", "describe_instance_information", once=True), "others go on"
+    sessions._clients["home", REGION, "ssm", True] = real  # it answers again
+    hours[0] += 6
+    assert [list_agents() for _ in range(3)] == ["answered"] * 3
+
+
+def _take_all(server: socket.socket, taken: list[socket.socket]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(server.accept()[0])  # kept, so that nobody hangs up
