@@ -171,8 +171,10 @@ class Server:
 class Rights:
     """What the person may do on a server beyond logging in."""
 
-    sudo: bool = False
+    sudo: bool = False  # everything, as root
+    commands: tuple[str, ...] = ()  # without ``sudo``: what sudo allows, as root, with just these arguments
     forwarding: bool = False
+    metadata: bool = False  # reaching the instance metadata service, and so the server's own AWS credentials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +186,7 @@ class Terms:
     quorum: int
     tell: tuple[str, ...]  # Slack channels (C…, G…), user groups (S…) or users (U…, W…) that get the card
     rights: Rights
+    keep_home_days: int = 0  # for how long after the end root can still read the home; 0: it is deleted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

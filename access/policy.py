@@ -27,10 +27,18 @@ class Rule:
     max_duration: timedelta = timedelta(hours=12)
     quorum: int = 1
     rights: Rights = field(default_factory=Rights)
+    keep_home_days: int = 0
 
     def terms(self) -> Terms:
         """What a request under this rule keeps of it."""
-        return Terms(rule=self.name, reviewers=self.reviewers, quorum=self.quorum, tell=self.tell, rights=self.rights)
+        return Terms(
+            rule=self.name,
+            reviewers=self.reviewers,
+            quorum=self.quorum,
+            tell=self.tell,
+            rights=self.rights,
+            keep_home_days=self.keep_home_days,
+        )
 
     def matches(self, person: Person, server: Server) -> bool:
         """Whether this rule speaks of this person and this server."""

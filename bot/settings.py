@@ -29,6 +29,7 @@ from bot.values import (
     ScimUrl,
     Secrets,
     SigningSecret,
+    Sudo,
     Words,
     host_and_port,
 )
@@ -91,8 +92,10 @@ class RuleSettings(_Section):
     tags: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     max_duration: Duration = timedelta(hours=12)
     approvals: int = Field(default=1, ge=1, le=10)
-    sudo: bool = False
+    sudo: Sudo = False
     forwarding: bool = False
+    metadata: bool = False
+    keep_home_days: int = Field(default=0, ge=0, le=90)
 
     def rule(self) -> Rule:
         """The rule as the policy knows it."""
@@ -105,7 +108,13 @@ class RuleSettings(_Section):
             tags={key: (value,) if isinstance(value, str) else value for key, value in self.tags.items()},
             max_duration=self.max_duration,
             quorum=self.approvals,
-            rights=Rights(sudo=self.sudo, forwarding=self.forwarding),
+            rights=Rights(
+                sudo=self.sudo is True,
+                commands=() if isinstance(self.sudo, bool) else self.sudo,
+                forwarding=self.forwarding,
+                metadata=self.metadata,
+            ),
+            keep_home_days=self.keep_home_days,
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from access.words import parse_duration
+from provisioning import sudo_commands
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
@@ -102,7 +103,22 @@ def _signing_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _sudo(value: object) -> object:
+    """All, none, or named commands; each is refused with its reason."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple) or not all(isinstance(command, str) for command in value):
+        raise ValueError('it is true, false, or a list of commands like ["/usr/bin/systemctl restart nginx"]')
+    if not 1 <= len(value) <= sudo_commands.MOST_COMMANDS:
+        raise ValueError(f"name 1 to {sudo_commands.MOST_COMMANDS} commands, or write false")
+    for command in value:
+        if why := sudo_commands.objection(command):
+            raise ValueError(why)
+    return tuple(dict.fromkeys(value))
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Sudo = Annotated[bool | tuple[str, ...], BeforeValidator(_sudo)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_words)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)]

@@ -79,6 +79,8 @@ def _ready(standing: Standing) -> Wanted:
     show = button("Show credentials", ids.CREDENTIALS_SHOW, value=request.id, style="primary")
     done = button("I'm done", ids.REQUEST_COMPLETE, value=request.id)
     first, *rest = outcomes.open_now(standing)
+    if commands := phrases.sudo_words(request):
+        rest.append(f"You log in {commands}: exactly as written, and nothing else.")
     return _wanted(request, READY, first, *rest, buttons=[show, done])
 
 

@@ -27,6 +27,11 @@ def clock(at: datetime) -> str:
     return f"<!date^{int(at.timestamp())}^{{time}}|{at:%H:%M} UTC>"
 
 
+def day(at: datetime) -> str:
+    """The day in the reader's zone."""
+    return f"<!date^{int(at.timestamp())}^{{date_short}}|{at:%Y-%m-%d}>"
+
+
 def cut(text: str, most: int = MAX_SECTION) -> str:
     """The text, shortened visibly where Slack would refuse it."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -7,7 +7,7 @@ from access.model import AccessRequest, EndCause, Grant, GrantState, RequestStat
 from access.service.submitting import Standing
 from access.words import duration_words
 from handlers import phrases
-from handlers.mrkdwn import MAX_SECTION, clock
+from handlers.mrkdwn import MAX_SECTION, clock, day
 
 _TRYING = "I go on trying."
 
@@ -110,9 +110,21 @@ def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
 
 def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
     lines = phrases.troubles(grants, lambda grant: grant.outcome)
-    if any(grant.proof for grant in grants) and request.terms.rights.sudo:
-        lines.append("The servers say so themselves, and root was given on them.")
-    return lines
+    rights = request.terms.rights
+    if any(grant.proof for grant in grants) and (rights.sudo or rights.commands):
+        given = "root was" if rights.sudo else "sudo for some commands was"
+        lines.append(f"The servers say so themselves, and {given} given on them.")
+    return lines + _kept_homes(grants)
+
+
+def _kept_homes(grants: Sequence[Grant]) -> list[str]:
+    """Whose home only root can read until when, by server."""
+    kept = [(grant, grant.proof["home_kept_until"]) for grant in grants if "home_kept_until" in grant.proof]
+    if not kept:
+        return []
+    latest = max(datetime.fromisoformat(until) for _, until in kept)
+    where = names_of([grant for grant, _ in kept])
+    return [f"The home folder on {where} is kept, for root only, until {day(latest)}; then it is deleted."]
 
 
 def _doubts(request: AccessRequest, left: Sequence[Grant], now: datetime) -> list[str]:

@@ -63,14 +63,27 @@ def environment(servers: Sequence[Server]) -> str:
 
 
 def rights(request: AccessRequest) -> str:
-    """``root``, or ``access``: what is asked for."""
-    return "root" if request.terms.rights.sudo else "access"
+    """``root``, ``sudo for …`` or ``access``: what is asked for, short."""
+    rights = request.terms.rights
+    if rights.commands:
+        more = f" and {len(rights.commands) - 1} more" if len(rights.commands) > 1 else ""
+        return f"sudo for {shown(rights.commands[0], 60)}{more}"
+    return "root" if rights.sudo else "access"
+
+
+def sudo_words(request: AccessRequest) -> str:
+    """``with sudo for `…` and `…```: the named commands, every one, to be copied; "" when there are none.
+
+    As code they need no escape, which would be copied with them: the settings admit no mark that Slack reads in it.
+    """
+    commands = request.terms.rights.commands
+    return f"with sudo for {join_words([f'`{each}`' for each in commands], most=10)}" if commands else ""
 
 
 def asked_for(request: AccessRequest) -> str:
     """``root on web-1, db-2 (prod)``."""
     where = environment(request.servers)
-    preposition = "on" if request.terms.rights.sudo else "to"
+    preposition = "on" if request.terms.rights.sudo or request.terms.rights.commands else "to"
     return f"{rights(request)} {preposition} {listed(request.servers)}{f' ({where})' if where else ''}"
 
 

@@ -24,7 +24,8 @@ PREFIX = "Passport-"
 # "Data elements and parameters", AWS Systems Manager User Guide: a document is at most 64 KB.
 MOST_BYTES = 64 * 1024
 
-SHARED = ("common", "sshd", "timer", "removal")
+SHARED = ("common", "sshd", "timer", "metadata", "kept", "removal")
+SWEEPER = ("warn", "sweep")  # what only the sweeper has
 
 
 class Problem(StrEnum):
@@ -151,14 +152,14 @@ def probe_document(prefix: str = PREFIX) -> Document:
         description="Says whether the server can take a short-lived user, and which it has.",
         action="probe",
         parameters=(),
-        modules=("common", "sshd", "timer"),
+        modules=("common", "sshd", "timer", "metadata"),
         timeout_seconds=60,
     )
 
 
 def sweeper_program() -> str:
     """What create leaves on the server for its timer to run."""
-    return "#!/bin/sh\n" + "".join(_module(name) for name in (*SHARED, "sweep"))
+    return "#!/bin/sh\n" + "".join(_module(name) for name in (*SHARED, *SWEEPER))
 
 
 class _Declaration(TypedDict, total=False):
@@ -202,7 +203,7 @@ def _carry_sweeper(shared: str) -> str:
     Twice would be over AWS's limit; a here-document would need a disk that is not full, before anything can say so.
     """
     return (
-        f"SHARED={_quoted(shared)}\nSWEEP={_quoted(_module('sweep'))}\n"
+        f"SHARED={_quoted(shared)}\nSWEEP={_quoted(''.join(map(_module, SWEEPER)))}\n"
         'sweeper_program() { printf \'#!/bin/sh\\n%s%s\' "$SHARED" "$SWEEP"; }\n'
         'eval "$SHARED"\n'
     )
@@ -212,12 +213,18 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+_COMMENT_LINE = re.compile(r"^[ \t]*#.*\n", re.MULTILINE)
+
+
 def _module(name: str) -> str:
-    """A script without its first line; raises ValueError if Systems Manager would read something in it."""
+    """A script without its comments; raises ValueError if Systems Manager would read something in it.
+
+    With them the create document would be over AWS's limit. No line of a script's own texts begins with #.
+    """
     text = (SCRIPTS / f"{name}.sh").read_text(encoding="ascii")
     if "{{" in text:
         raise ValueError(f"{name}.sh holds two braces in a row, which Systems Manager expands")
-    return text.removeprefix("#!/bin/sh\n")
+    return _COMMENT_LINE.sub("", text)
 
 
 class DocumentsClient(Protocol):

@@ -71,6 +71,7 @@ class Created:
     timer: str  # systemd or cron
     sshd: str  # drop_in or block
     port: int
+    firewall: str  # what keeps users from the instance metadata service: nft, iptables, ip or none
     host_keys: tuple[HostKey, ...]
     authorities: tuple[str, ...]  # SHA256:… of the certificate authority's keys that the server trusts now
 
@@ -90,6 +91,9 @@ class Removed:
     mounts: int = 0
     jobs: int = 0
     had_sudo: bool = False  # the person had root there, so the server's word is not proof
+    had_commands: bool = False  # the person had sudo for named commands
+    firewall: str = "none"  # the wall before the metadata service: removed, stays (for other users) or none
+    kept_until: datetime | None = None  # when the home, which is root's alone now, is purged; None: it is gone
     verified: bool = False
 
 
@@ -118,6 +122,12 @@ class Probed:
     read_only: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # programs that create or remove would miss
     free_kb: Mapping[str, int] = field(default_factory=dict)
+    firewalls: tuple[str, ...] = ()  # what could keep users from the metadata service: nft, iptables, ip; best first
+    selinux: str = ""  # enforcing, permissive, disabled; "" where there is none
+    shell: str = ""  # what /bin/sh leads to
+    no_logins: str = ""  # the file that keeps everybody out, /etc/nologin or /run/nologin; "" when there is none
+    sudo_version: str = ""
+    homes_kept: int = 0
     users: tuple[Present, ...] = ()  # at most twenty
     user_count: int = 0
 
@@ -142,6 +152,7 @@ def parse_create(output: str, *, request_id: str, user_name: str) -> Created | R
         timer=frame.choice("timer", "systemd", "cron"),
         sshd=frame.choice("sshd", "drop_in", "block"),
         port=frame.port("port"),
+        firewall=frame.optional("firewall") or "none",
         host_keys=parse_host_keys(frame.many("host_key")),
         authorities=_authorities(frame.many("authority")),
     )
@@ -170,6 +181,9 @@ def parse_remove(output: str, *, request_id: str, user_name: str) -> Removed | R
         mounts=frame.number("mounts"),
         jobs=frame.number("jobs"),
         had_sudo=frame.many("sudo") == ("all",),
+        had_commands=frame.many("sudo") == ("named",),
+        firewall=frame.optional("firewall") or "none",
+        kept_until=frame.instant("kept_until") if frame.optional("kept_until") else None,
         verified=True,
     )
 
@@ -190,6 +204,12 @@ def parse_probe(output: str) -> Probed | Refused:
         denies=frame.optional("denies"),
         read_only=frame.many("read_only"),
         missing=frame.many("missing"),
+        firewalls=tuple(frame.optional("firewalls").split()),
+        selinux=frame.optional("selinux"),
+        shell=frame.optional("shell"),
+        no_logins=frame.optional("no_logins"),
+        sudo_version=frame.optional("sudo_version"),
+        homes_kept=frame.number("homes_kept") if frame.optional("homes_kept") else 0,
         free_kb=dict(_free(value) for value in frame.many("free_kb")),
         users=tuple(_present(value) for value in frame.many("account")),
         user_count=frame.number("accounts"),

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from provisioning import sudo_commands
+
 _ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[0-9A-Za-z+/]{43}"
 _P256 = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBB[0-9A-Za-z+/]{86}="
 
@@ -39,7 +41,13 @@ CREATE_ONLY = (
         pattern="^[1-9][0-9]{9,10}$",
         says="When access ends, in seconds since 1970",
     ),
-    Parameter(name="Sudo", variable="SUDO", pattern="^(none|all)$", says="What sudo allows", default="none"),
+    Parameter(
+        name="Sudo",
+        variable="SUDO",
+        pattern=sudo_commands.PATTERN,
+        says="What sudo allows: none, all, or commands with commas between them, each with just these arguments",
+        default="none",
+    ),
     Parameter(
         name="CaPublicKey",
         variable="CA_PUBLIC_KEY",
@@ -59,6 +67,20 @@ CREATE_ONLY = (
         pattern="^(no|yes)$",
         says="Whether SSH may forward ports and agents",
         default="no",
+    ),
+    Parameter(
+        name="Metadata",
+        variable="METADATA",
+        pattern="^(closed|open)$",
+        says="Whether the user may reach the instance metadata service, and so the instance's credentials",
+        default="closed",
+    ),
+    Parameter(
+        name="KeepHome",
+        variable="KEEP_HOME",
+        pattern="^(0|[1-9][0-9]?)$",
+        says="For how many days after the end the home is kept, readable for root only",
+        default="0",
     ),
     Parameter(
         name="UidFirst",

@@ -17,6 +17,7 @@ class RefusalCode(StrEnum):
     LEFT_BEHIND = "left_behind"
     LOCKED = "locked"
     MARKER = "marker"
+    NO_FIREWALL = "no_firewall"
     NO_SSHD = "no_sshd"
     NO_SUDO = "no_sudo"
     NO_TIMER = "no_timer"
@@ -27,6 +28,7 @@ class RefusalCode(StrEnum):
     SSHD_OVERRIDE = "sshd_override"
     SSHD_REJECTED = "sshd_rejected"
     SSHD_RELOAD = "sshd_reload"
+    SUDO_COMMAND = "sudo_command"
     SUDOERS = "sudoers"
     TOMBSTONE = "tombstone"
     UID_EXHAUSTED = "uid_exhausted"
@@ -44,8 +46,10 @@ SENTENCES: Mapping[RefusalCode, str] = {
     RefusalCode.LEFT_BEHIND: "Access is ended, but something of the user is still on the server. I go on trying.",
     RefusalCode.LOCKED: "Another of my commands is still at work on the server. I try again.",
     RefusalCode.MARKER: "My record of this request on the server is damaged. Somebody with root there has to look.",
+    RefusalCode.NO_FIREWALL: "The server has neither nft, iptables nor ip rules for users, so nothing would keep the "
+    "user from the instance's AWS credentials. Install nftables there, or let the rule say metadata = true.",
     RefusalCode.NO_SSHD: "The server runs no sshd, so there is nothing to log in to. I do not start one.",
-    RefusalCode.NO_SUDO: "The request asks for root, and the server has no sudo.",
+    RefusalCode.NO_SUDO: "The request asks for sudo, and the server has none with visudo.",
     RefusalCode.NO_TIMER: "The server has neither systemd nor cron running, so it could not end the access by itself.",
     RefusalCode.NOT_ROOT: "The server's agent does not run as root, so it cannot make or remove users.",
     RefusalCode.PARAMETERS: "The server refused the command's parameters. Nothing was done.",
@@ -55,6 +59,8 @@ SENTENCES: Mapping[RefusalCode, str] = {
     "I took mine back.",
     RefusalCode.SSHD_REJECTED: "The server's sshd does not accept my settings. I took them back.",
     RefusalCode.SSHD_RELOAD: "The server's sshd did not take up its settings again. I took mine back.",
+    RefusalCode.SUDO_COMMAND: "A command that the rule's sudo names is missing on the server, is a shell there, or "
+    "could be changed by others than root. Passport's log says which. Mend it there, or change the rule.",
     RefusalCode.SUDOERS: "The server's sudo does not accept or does not read my rule. I took it back.",
     RefusalCode.TOMBSTONE: "The command reached the server after its removal. Nothing was made.",
     RefusalCode.UID_EXHAUSTED: "The server has used up the user ids that are set aside for me.",

@@ -4,7 +4,7 @@ import logging
 from datetime import datetime, timedelta
 
 from access.authorities import KNOWN, Trust
-from access.model import AccessRequest, Grant
+from access.model import AccessRequest, Grant, Rights
 from access.steps import Done, Failed, Step
 from access.words import duration_words
 from provisioning.command_intent import Intent
@@ -77,8 +77,7 @@ def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
         case Refused():
             return _refused(grant, removed)
         case Removed():
-            had_root = removed.had_sudo or request.terms.rights.sudo
-            return Done(details=_proof(removed, had_root=had_root))
+            return Done(details=_proof(removed, vouched_by=_vouched_by(removed, request.terms.rights)))
 
 
 def _unread(grant: Grant, error: FramingError, output: str) -> Failed:
@@ -93,7 +92,16 @@ def _refused(grant: Grant, refused: Refused) -> Failed:
     return Failed(reason=f"{grant.server.name}: {refused.sentence}", retryable=refused.retryable)
 
 
-def _proof(removed: Removed, *, had_root: bool) -> dict[str, str]:
+def _vouched_by(removed: Removed, rights: Rights) -> str:
+    """Whose word the proof is, and what the person could have done about it."""
+    if removed.had_sudo or rights.sudo:
+        return "reported by the host; the person had root"
+    if removed.had_commands or rights.commands:
+        return "reported by the host; the person had sudo for named commands"
+    return "reported by the host"
+
+
+def _proof(removed: Removed, *, vouched_by: str) -> dict[str, str]:
     proof = {
         "result": removed.result,
         "verified": "yes" if removed.verified else "no",
@@ -102,9 +110,15 @@ def _proof(removed: Removed, *, had_root: bool) -> dict[str, str]:
         "files": str(removed.files),
         "mounts": str(removed.mounts),
         "jobs": str(removed.jobs),
-        "vouched_by": "reported by the host; the person had root" if had_root else "reported by the host",
+        "vouched_by": vouched_by,
     }
-    optional = {"uid": removed.uid, "ended_at": _text(removed.ended_at), "swept_at": _text(removed.swept_at)}
+    optional = {
+        "uid": removed.uid,
+        "ended_at": _text(removed.ended_at),
+        "swept_at": _text(removed.swept_at),
+        "firewall": "" if removed.firewall == "none" else removed.firewall,
+        "home_kept_until": _text(removed.kept_until),
+    }
     return proof | {name: str(value) for name, value in optional.items() if value}
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from access.authorities import Trust
-from access.model import AccessRequest, Grant
+from access.model import AccessRequest, Grant, Rights
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
 from provisioning.accounts.answers import never_made, read_created, read_removed, terminated
@@ -51,10 +51,12 @@ class ShortLivedUser:
         trust = self._trust()
         parameters = {
             "NotAfter": str(int(ends.timestamp())),
-            "Sudo": "all" if request.terms.rights.sudo else "none",
+            "Sudo": _sudo(request.terms.rights),
             "CaPublicKey": ",".join(trust.public_keys),
             "CaGeneration": str(trust.generation),
             "Forwarding": "yes" if request.terms.rights.forwarding else "no",
+            "Metadata": "open" if request.terms.rights.metadata else "closed",
+            "KeepHome": str(request.terms.keep_home_days),
         }
         pairs = self._run(self._create, request, grants, parameters)
         gone, silent = self._split(pairs)
@@ -126,6 +128,11 @@ class ShortLivedUser:
         except AwsError:
             return {}
         return {instance_id: found.get(instance_id) for instance_id in on_ec2}
+
+
+def _sudo(rights: Rights) -> str:
+    """The create document's parameter Sudo."""
+    return "all" if rights.sudo else ",".join(rights.commands) or "none"
 
 
 def _moving(pairs: Sequence[Pair]) -> dict[str, Step]:

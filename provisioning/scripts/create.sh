@@ -10,11 +10,13 @@ check_server() {
     make_state || cannot_write "${STATE%/*}"
     take_lock 60 || fail locked
     purge_tombstones
+    purge_kept
     [ ! -e "$STATE/tombstones/$REQUEST_ID.$ATTEMPT" ] || fail tombstone
     [ "$(timekeeper)" != none ] || fail no_timer
     if ! find_sshd || ! sshd_runs; then fail no_sshd; fi
     objection=$(sshd_accepts) || fail sshd_config "$objection"
     [ "$SUDO" = none ] || command -v visudo >/dev/null || fail no_sudo
+    [ "$METADATA" = open ] || [ -n "$(wall_tools)" ] || fail no_firewall
 }
 
 # Sees whether the places that create writes to take a file.
@@ -85,10 +87,14 @@ subordinate_end() {
 # The marker says what is Passport's and when it ends; it is there before anything it speaks of.
 write_marker() {
     MARKER=$STATE/requests/$REQUEST_ID
-    had_sudo=$SUDO
-    if [ "$(record_value "$MARKER" had_sudo)" = all ]; then had_sudo=all; fi
-    printf '%s\n' "user=$USER_NAME" "uid=$USER_ID" "attempt=$ATTEMPT" "home=$HOME_DIR" "dead_uid=$DEAD_ID" \
-        "had_sudo=$had_sudo" "not_after=$NOT_AFTER" "boot=$(boot_id)" \
+    case $SUDO,$(record_value "$MARKER" had_sudo) in
+        all,* | *,all) had_sudo=all ;;
+        none,named | /*) had_sudo=named ;;
+        *) had_sudo=none ;;
+    esac
+    printf '%s\n' "user=$USER_NAME" "uid=$USER_ID" "attempt=$ATTEMPT" "home=$HOME_DIR" "uid_first=$UID_FIRST" \
+        "dead_uid=$DEAD_ID" "had_sudo=$had_sudo" "metadata=$METADATA" "keep_days=$KEEP_HOME" \
+        "not_after=$NOT_AFTER" "boot=$(boot_id)" \
         "ends_uptime=$((NOT_AFTER - $(now) + $(uptime_seconds)))" |
         write_file "$MARKER" 600 || cannot_write "$STATE"
 }
@@ -97,6 +103,8 @@ write_marker() {
 # What cannot be taken back keeps its marker, and the timer goes on trying from the end of the request.
 give_up() {
     if [ "$EXISTING" = no ]; then
+        # shellcheck disable=SC2034 # removal.sh reads it: nobody has been in this home yet
+        KEEP_DAYS=0
         if end_user; then forget_user; fi
     fi
     fail "$@"
@@ -192,11 +200,69 @@ allow_sudo() {
         rm -f "$sudoers"
         return
     fi
-    printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$USER_NAME" >"$STATE/sudoers.new" || give_up disk_full "$STATE"
+    objection=$(command_objection)
+    [ -z "$objection" ] || give_up sudo_command "$objection"
+    sudo_rules >"$STATE/sudoers.new" || give_up disk_full "$STATE"
     objection=$(visudo -cf "$STATE/sudoers.new" 2>&1) || give_up sudoers "$objection"
     rm -f "$STATE/sudoers.new"
-    printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$USER_NAME" | write_file "$sudoers" 440 || give_up read_only "$sudoers"
-    bounded sudo -n -l -U "$USER_NAME" 2>/dev/null | grep -q 'NOPASSWD: ALL' || give_up sudoers "$sudoers"
+    sudo_rules | write_file "$sudoers" 440 || give_up read_only "$sudoers"
+    objection=$(sudo_objection)
+    [ -z "$objection" ] || give_up sudoers "$objection"
+}
+
+# Prints sudo's rules. A command without arguments means just that: sudo would take it for any arguments.
+sudo_rules() {
+    if [ "$SUDO" = all ]; then
+        printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$USER_NAME"
+        return
+    fi
+    sudo_commands | while read -r path arguments; do
+        printf '%s ALL=(root) NOPASSWD: %s %s\n' "$USER_NAME" "$path" \
+            "$(printf '%s' "${arguments:-\"\"}" | sed 's/[:=]/\\&/g')"
+    done
+}
+
+# Prints the named commands, a line each; none of them for all.
+sudo_commands() {
+    [ "$SUDO" = all ] || printf '%s\n' "$SUDO" | tr ',' '\n'
+}
+
+# Says which named command cannot be given: one that is missing, a shell behind another name, or one that somebody
+# else than root could replace.
+command_objection() {
+    sudo_commands | while read -r path _; do
+        target=$(readlink -f "$path")
+        if [ ! -f "$target" ] || [ ! -x "$target" ]; then
+            printf '%s is not there' "$path" && break
+        fi
+        case ${target##*/} in
+            sh | bash | dash | ash | rbash | [cmz]sh | [cmz]sh-* | ksh* | mksh* | tcsh | fish | yash | busybox* | toybox* | \
+                vi | vi[mew]* | nvim* | nano | emacs* | ed | less | more | env | sudo | su | awk | [gm]awk | python* | \
+                perl* | ruby* | lua* | node | php*)
+                printf '%s is %s' "$path" "$target" && break
+                ;;
+        esac
+        for part in "$path" "$target"; do
+            until [ "$part" = / ] || ! root_only "$part"; do part=$(dirname "$part"); done
+            [ "$part" = / ] || { printf '%s is not only of root to change' "$part" && break 2; }
+        done
+    done
+}
+
+# Whether only root can change a file or folder, wherever a link leads.
+root_only() { [ -n "$(find -L "$1" -prune -uid 0 ! -perm /022 2>/dev/null)" ]; }
+
+# Says what sudo does not let the user do after all.
+sudo_objection() {
+    if [ "$SUDO" = all ]; then
+        bounded sudo -n -l -U "$USER_NAME" 2>/dev/null | grep -q 'NOPASSWD: ALL' || printf '%s' "$sudoers"
+        return
+    fi
+    sudo_commands | while read -r command; do
+        # Its words are split on purpose; none of them is a pattern.
+        # shellcheck disable=SC2086
+        bounded sudo -n -l -U "$USER_NAME" $command >/dev/null 2>&1 </dev/null || { printf '%s' "$command" && break; }
+    done
 }
 
 # The door opens last: sshd reads this file at each login.
@@ -210,6 +276,7 @@ report_created() {
     answer not_after "$NOT_AFTER"
     answer now "$(now)"
     answer timer "$(timekeeper)"
+    answer firewall "${WALL_TOOL:-none}"
     answer sshd "$PLACE"
     answer port "$("$SSHD" -T -f "$SSHD_CONFIG" 2>/dev/null | sed -n 's/^port //p' | head -n 1)"
     host_keys | while read -r key; do answer host_key "$key"; done
@@ -217,12 +284,13 @@ report_created() {
     end_answer
 }
 
-# Prints type and base64 of up to four host keys, made from the private keys that sshd uses.
+# Prints type and base64 of up to four host keys, made from the private keys that sshd uses; the short ones first, as
+# many as the answer has room for.
 host_keys() {
     sshd_effective "$USER_NAME" | sed -n 's/^hostkey //p' | while read -r file; do
         ssh-keygen -y -P '' -f "$file" 2>/dev/null || cat "$file.pub" 2>/dev/null
-    done | awk '/^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) / && length($2) < 1000 { print $1, $2 }' |
-        sort -u | head -n 4
+    done | awk '/^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) / && length($2) < 1000 { print length($2), $1, $2 }' |
+        sort -nu | awk '(room += $1) < 1600 { print $2, $3 }' | head -n 4
 }
 
 create_main() {
@@ -234,6 +302,7 @@ create_main() {
     recognise_account
     write_marker
     install_timer || give_up no_timer
+    raise_wall || give_up no_firewall
     make_account
     configure_sshd
     allow_sudo

@@ -12,6 +12,13 @@ report_system() {
     for tool in useradd userdel chage flock visudo; do
         command -v "$tool" >/dev/null || answer missing "$tool"
     done
+    answer shell "$(readlink -f /bin/sh | cut -c1-60)"
+    answer firewalls "$(wall_tools | tr '\n' ' ')"
+    if command -v getenforce >/dev/null; then answer selinux "$(getenforce | tr '[:upper:]' '[:lower:]' | cut -c1-20)"; fi
+    if command -v sudo >/dev/null; then answer sudo_version "$(sudo -V 2>/dev/null | sed -n '1s/.* //p' | cut -c1-20)"; fi
+    for file in /etc/nologin /run/nologin; do
+        [ ! -e "$file" ] || answer no_logins "$file"
+    done
 }
 
 report_sshd() {
@@ -38,6 +45,14 @@ report_sshd() {
     [ -z "$denial" ] || answer denies "$denial"
 }
 
+report_kept() {
+    count=0
+    for place in "$STATE/kept"/AR-*; do
+        [ ! -d "$place" ] || count=$((count + 1))
+    done
+    answer homes_kept "$count"
+}
+
 # Up to twenty users with request, id and end; then how many more there are.
 report_users() {
     shown=0
@@ -56,6 +71,7 @@ probe_main() {
     [ "$(id -u)" = 0 ] || fail not_root
     report_system
     report_sshd
+    report_kept
     report_users
     end_answer
 }

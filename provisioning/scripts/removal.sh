@@ -1,12 +1,14 @@
 #!/bin/sh
 # Removing one user whole, and proving it. Used by the remove document, by the sweeper on the server, and to
-# take back a create that failed. It works on USER_NAME, USER_ID, HOME_DIR and DEAD_ID of the request's marker.
+# take back a create that failed. It works on USER_NAME, USER_ID, HOME_DIR, DEAD_ID and KEEP_DAYS of the request's marker.
 
+KEEP_DAYS=0
 KILLED=0
 FILES=0
 MOUNTS=0
 JOBS=0
 ENDED_AT=0
+WALL_STATE=none
 LEFT=
 
 # Loads the marker of a request; false when there is none that can be believed.
@@ -17,6 +19,8 @@ load_marker() {
     USER_ID=$(record_value "$MARKER" uid)
     HOME_DIR=$(record_value "$MARKER" home)
     DEAD_ID=$(record_value "$MARKER" dead_uid)
+    KEEP_DAYS=$(record_value "$MARKER" keep_days)
+    is_number "$KEEP_DAYS" || KEEP_DAYS=0
     case $USER_NAME in pp-*) ;; *) return 1 ;; esac
     case $HOME_DIR in '' | /*/"$USER_NAME") ;; *) return 1 ;; esac
     # A number below 10000 would kill the server's own processes.
@@ -48,12 +52,24 @@ end_user() {
     verify_gone
 }
 
-# Takes the marker away and, with the last user, sshd's settings and the timer.
+# Takes the marker away and, with the last user, sshd's settings, the wall and, unless homes are kept, the timer.
+# A wall that does not go keeps the timer, which tries again.
 forget_user() {
     rm -f "$MARKER"
-    requests_left && return 0
+    forget_warnings "${MARKER##*/}"
+    if requests_left; then
+        raise_wall
+        WALL_STATE=stays
+        return
+    fi
+    leave_server
+}
+
+# Takes away what only users need; an interrupted removal is completed by the next command or the sweeper.
+leave_server() {
     remove_sshd_settings
-    remove_timer
+    [ ! -f "$STATE/wall" ] || WALL_STATE=removed
+    take_wall_down && { homes_kept || remove_timer; }
 }
 
 # No new login, no new sudo. Expiry is what sshd honours; a locked password alone is not.
@@ -61,7 +77,15 @@ close_door() {
     rm -f "$SSH_DIR/principals/$USER_NAME" "/etc/sudoers.d/passport-$USER_NAME"
     [ "$(account_id "$USER_NAME")" = "$USER_ID" ] || return 0
     chage -E 1 "$USER_NAME"
-    usermod -L "$USER_NAME" 2>/dev/null
+    usermod -L -s "$(nologin_shell)" "$USER_NAME" 2>/dev/null
+}
+
+# Prints the shell that lets nobody in: in /usr/sbin on Debian and SUSE, in /sbin on older Red Hats.
+nologin_shell() {
+    for shell in /usr/sbin/nologin /sbin/nologin /usr/bin/false /bin/false; do
+        [ ! -x "$shell" ] || break
+    done
+    printf '%s\n' "$shell"
 }
 
 # Lets systemd forget its sessions and end its user manager; kill_processes sees to those who ignore it.
@@ -199,7 +223,7 @@ remove_shared_memory() {
     done
 } 2>/dev/null
 
-# Removes the home that create made; never through a link, never while something is mounted in it.
+# Removes or keeps the home that create made; never through a link, never while something is mounted in it.
 remove_home() {
     [ -n "$HOME_DIR" ] || return 0
     if [ -L "$HOME_DIR" ] || [ ! -d "$HOME_DIR" ]; then
@@ -207,6 +231,10 @@ remove_home() {
         return
     fi
     [ -z "$(user_mounts)" ] || return 1
+    if [ "$KEEP_DAYS" -gt 0 ]; then
+        keep_home
+        return
+    fi
     rm -rf "$HOME_DIR" 2>/dev/null && return 0
     chattr -R -f -i -a "$HOME_DIR"
     rm -rf "$HOME_DIR"
@@ -304,6 +332,7 @@ verify_id_gone() {
 }
 
 report_counts() {
+    answer firewall "$WALL_STATE"
     answer uid "$USER_ID"
     answer ended_at "$ENDED_AT"
     answer processes "$KILLED"

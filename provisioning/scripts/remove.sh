@@ -12,12 +12,15 @@ report_absent() {
     leave_tombstone || cannot_write "$STATE"
     load_tombstone "$TOMBSTONE"
     verify_gone || fail_left
+    requests_left || leave_server || fail_wall
     answer result absent
     report_proof
 }
 
 report_proof() {
     report_counts
+    until=$(kept_until "$REQUEST_ID.$ATTEMPT")
+    [ -z "$until" ] || answer kept_until "$until"
     answer swept_at "$(now)"
     answer verified yes
     end_answer
@@ -30,6 +33,11 @@ fail_left() {
     fail left_behind
 }
 
+fail_wall() {
+    note_left firewall
+    fail_left
+}
+
 # The marker's user, if it is this attempt's: a repeated remove of an earlier attempt must not end a later one.
 remove_recorded() {
     [ "$USER_NAME" = "$ASKED_NAME" ] || fail foreign_account "$USER_NAME"
@@ -38,7 +46,7 @@ remove_recorded() {
     had_sudo=$(record_value "$MARKER" had_sudo)
     end_user || fail_left
     leave_tombstone || cannot_write "$STATE"
-    forget_user
+    forget_user || fail_wall
     answer result removed
     answer sudo "$had_sudo"
     report_proof
@@ -58,6 +66,7 @@ remove_main() {
         leave_tombstone
         take_lock 120 || fail locked
         purge_tombstones
+        purge_kept
     fi
     [ -f "$MARKER" ] || report_absent
     load_marker "$REQUEST_ID" || fail marker

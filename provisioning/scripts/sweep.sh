@@ -24,7 +24,7 @@ sweep_request() (
     if end_user; then forget_user; fi
 )
 
-# Removes all who are due; WAIT becomes yes when the next end is less than a minute away.
+# Removes all who are due and warns the others; WAIT becomes yes when the next end is less than a minute away.
 sweep_round() {
     WAIT=no
     for file in "$STATE"/requests/AR-*; do
@@ -32,20 +32,36 @@ sweep_round() {
         left=$(seconds_left "$file")
         if [ "$left" -le 0 ]; then
             sweep_request "${file##*/}"
-        elif [ "$left" -le 65 ]; then
-            WAIT=yes
+            continue
         fi
+        warn_request "${file##*/}" "$left"
+        [ "$left" -gt 65 ] || WAIT=yes
     done
 }
 
+# Puts the wall up again where a reboot or somebody's change of the firewall took it; a command at work does so itself.
+restore_wall() (
+    take_lock "$1" && raise_wall
+)
+
+# At boot there is only the wall to put up, before sshd lets anybody in.
 sweep_main() {
+    if [ "${1:-}" = boot ]; then
+        restore_wall 50
+        return
+    fi
     purge_tombstones
     sweep_round
+    restore_wall 1
     while [ "$WAIT" = yes ]; do
         sleep 1
         sweep_round
     done
-    if ! requests_left && take_lock 50 && ! requests_left; then remove_timer; fi
+    wait
+    purge_kept
+    if ! requests_left && ! homes_kept && take_lock 50 && ! requests_left; then
+        leave_server
+    fi
 }
 
-sweep_main
+sweep_main "$@"

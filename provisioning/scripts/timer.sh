@@ -5,6 +5,7 @@
 
 SWEEPER=$STATE/sweep.sh
 UNIT=/etc/systemd/system/passport-sweep
+BOOT_UNIT=/etc/systemd/system/passport-boot.service
 CRON_FILE=/etc/cron.d/passport
 
 cron_runs() {
@@ -39,16 +40,17 @@ install_timer() {
 # Cron's own PATH lacks /usr/sbin; the sweeper sets its own as well.
 cron_line() {
     printf '%s\n' 'SHELL=/bin/sh' 'PATH=/usr/sbin:/usr/bin:/sbin:/bin' 'MAILTO=""' \
-        "* * * * * root /bin/sh $SWEEPER >/dev/null 2>&1"
+        "@reboot root /bin/sh $SWEEPER boot >/dev/null 2>&1" "* * * * * root /bin/sh $SWEEPER >/dev/null 2>&1"
 }
 
 install_units() {
-    if [ "$(cat "$UNIT.timer" 2>/dev/null)" != "$(timer_unit)" ] || [ ! -f "$UNIT.service" ]; then
+    if [ "$(cat "$UNIT.timer" 2>/dev/null)" != "$(timer_unit)" ] || [ ! -f "$UNIT.service" ] || [ ! -f "$BOOT_UNIT" ]; then
         service_unit | write_file "$UNIT.service" 644 || return 1
         timer_unit | write_file "$UNIT.timer" 644 || return 1
+        boot_unit | write_file "$BOOT_UNIT" 644 || return 1
         bounded systemctl daemon-reload || return 1
     fi
-    bounded systemctl enable passport-sweep.timer 2>/dev/null
+    bounded systemctl enable passport-sweep.timer passport-boot.service 2>/dev/null
     bounded systemctl start passport-sweep.timer && systemctl is-active --quiet passport-sweep.timer &&
         systemctl is-enabled --quiet passport-sweep.timer
 }
@@ -56,6 +58,14 @@ install_units() {
 service_unit() {
     printf '%s\n' '[Unit]' "Description=Removes Passport's users when their time is over" '[Service]' \
         'Type=oneshot' "ExecStart=/bin/sh $SWEEPER"
+}
+
+# Before anybody can log in, and after what else sets the firewall.
+boot_unit() {
+    printf '%s\n' '[Unit]' "Description=Keeps Passport's users from the instance metadata service" \
+        'After=local-fs.target nftables.service iptables.service ip6tables.service firewalld.service ufw.service' \
+        'After=systemd-networkd.service' 'Before=ssh.service sshd.service' '[Service]' 'Type=oneshot' \
+        "ExecStart=/bin/sh $SWEEPER boot" '[Install]' 'WantedBy=multi-user.target'
 }
 
 # Each minute by the clock; by the monotonic clock as well, because after a step back
@@ -78,8 +88,10 @@ start_sweeper() {
 # Takes the timer away; the last thing that happens for the last user.
 remove_timer() {
     if [ -f "$UNIT.timer" ]; then
-        bounded systemctl disable --now passport-sweep.timer 2>/dev/null
-        rm -f "$UNIT.timer" "$UNIT.service" /etc/systemd/system/timers.target.wants/passport-sweep.timer \
+        bounded systemctl disable --now passport-sweep.timer passport-boot.service 2>/dev/null
+        rm -f "$UNIT.timer" "$UNIT.service" "$BOOT_UNIT" \
+            /etc/systemd/system/timers.target.wants/passport-sweep.timer \
+            /etc/systemd/system/multi-user.target.wants/passport-boot.service \
             /var/lib/systemd/timers/stamp-passport-sweep.timer
         if systemd_runs; then bounded systemctl daemon-reload; fi
     fi

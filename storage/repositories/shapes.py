@@ -35,18 +35,26 @@ def terms_to_json(terms: Terms) -> Json:
         "reviewers": sorted(terms.reviewers),
         "quorum": terms.quorum,
         "tell": list(terms.tell),
-        "rights": {"sudo": terms.rights.sudo, "forwarding": terms.rights.forwarding},
+        "rights": {
+            "sudo": terms.rights.sudo,
+            "commands": list(terms.rights.commands),
+            "forwarding": terms.rights.forwarding,
+            "metadata": terms.rights.metadata,
+        },
+        "keep_home_days": terms.keep_home_days,
     }
 
 
 def terms_from_json(json: Json) -> Terms:
-    """The terms that ``terms_to_json`` wrote."""
+    """The terms that ``terms_to_json`` wrote, in this version or an earlier one, which had fewer rights."""
+    rights = json["rights"]
     return Terms(
         rule=json["rule"],
         reviewers=frozenset(json["reviewers"]),
         quorum=json["quorum"],
         tell=tuple(json["tell"]),
-        rights=Rights(**json["rights"]),
+        rights=Rights(**{**rights, "commands": tuple(rights.get("commands", ()))}),
+        keep_home_days=json.get("keep_home_days", 0),
     )
 
 

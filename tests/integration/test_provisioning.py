@@ -90,6 +90,8 @@ def test_a_user_is_made_and_the_grant_learns_what_the_person_needs(desk: AwsDesk
         "CaPublicKey": AUTHORITY.public_key,
         "CaGeneration": "1",
         "Forwarding": "no",
+        "Metadata": "closed",
+        "KeepHome": "0",
         "UidFirst": "200000",
         "UidLast": "524287",
     }
@@ -127,6 +129,16 @@ def test_while_the_database_is_away_nothing_is_sent(desk: AwsDesk) -> None:
     with pytest.raises(UnavailableError):
         account.provision(desk.request, grants_of(desk.servers(1)))
     assert desk.calls("SendCommand") == []
+
+
+def test_named_commands_the_metadata_and_kept_homes_reach_the_server_as_policy_says(desk: AwsDesk) -> None:
+    commands = ("/usr/bin/systemctl restart nginx", "/usr/sbin/nginx -t")
+    terms = replace(desk.request.terms, rights=Rights(commands=commands, metadata=True), keep_home_days=7)
+    desk.request = replace(desk.request, terms=terms)
+    provision(desk, grants_of(desk.servers(1)))
+    parameters = desk.double.commands[0].parameters
+    assert parameters["Sudo"] == ["/usr/bin/systemctl restart nginx,/usr/sbin/nginx -t"]
+    assert (parameters["Metadata"], parameters["KeepHome"]) == (["open"], ["7"])
 
 
 def test_a_retry_of_a_server_says_which_attempt_it_is_and_the_others_share_their_command(desk: AwsDesk) -> None:
@@ -240,6 +252,22 @@ def test_a_removal_brings_its_proof_and_who_vouches_for_it(desk: AwsDesk) -> Non
 def test_a_host_on_which_the_person_had_root_is_not_believed_blindly(desk: AwsDesk) -> None:
     proof = a_proof(remove(desk, grants_of(desk.servers(1))))
     assert proof["vouched_by"] == "reported by the host; the person had root"
+
+
+def test_whoever_had_named_commands_is_named_in_the_proof_with_the_wall_and_the_kept_home(desk: AwsDesk) -> None:
+    desk.request = replace(
+        desk.request, terms=replace(desk.request.terms, rights=Rights(commands=("/usr/sbin/nginx -t",)))
+    )
+
+    def named(script: str, environment: Mapping[str, str]) -> Scripted:
+        more = "sudo=named\nfirewall=removed\nkept_until=1763700000\npassport:end:ok"
+        return Scripted(output=answer(script, environment).output.replace("passport:end:ok", more))
+
+    server = desk.double.add_server("web-1", answers=named)
+    proof = a_proof(remove(desk, grants_of([server])))
+    assert proof["vouched_by"] == "reported by the host; the person had sudo for named commands"
+    assert proof["firewall"] == "removed"
+    assert proof["home_kept_until"] == "2025-11-21T04:40:00Z"
 
 
 def test_what_is_left_behind_is_named_and_tried_again(desk: AwsDesk) -> None:

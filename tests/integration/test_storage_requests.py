@@ -12,6 +12,7 @@ from sqlalchemy import Connection, String, cast, event, insert, literal, select,
 from access.errors import NotFoundError
 from access.model import AccessRequest, EndCause, RequestState, Rights, Terms
 from storage import rows
+from storage.repositories.shapes import terms_from_json
 from storage.unit_of_work import SqlStore
 from tests.stores import run_together
 from tests.values import NOW, a_person, a_request, a_server
@@ -47,7 +48,12 @@ def test_a_request_comes_back_as_it_went_in(store: SqlStore) -> None:
         servers=(a_server("web-1"), a_server("db-2", tags={}, online=False, problem="It is off.")),
         reason="fix: db – „quoted“ 💾\n'; DROP TABLE requests; --",
         terms=Terms(
-            rule="r", reviewers=frozenset({"b", "a"}), quorum=2, tell=("C2", "S1"), rights=Rights(forwarding=True)
+            rule="r",
+            reviewers=frozenset({"b", "a"}),
+            quorum=2,
+            tell=("C2", "S1"),
+            rights=Rights(commands=("/usr/sbin/nginx -t", "/usr/bin/id"), forwarding=True, metadata=True),
+            keep_home_days=7,
         ),
         source_ip="2001:db8::1",
         state=RequestState.ENDING,
@@ -65,6 +71,13 @@ def test_a_request_comes_back_as_it_went_in(store: SqlStore) -> None:
     with store.unit_of_work(read_only=True) as work:
         assert work.requests.get("AR-7F3K") == full
         assert work.requests.get("AR-2") == a_request(id="AR-2")
+
+
+def test_terms_of_before_there_were_named_commands_still_load() -> None:
+    rights = {"sudo": True, "forwarding": False}
+    stored = {"rule": "r", "reviewers": ["a"], "quorum": 1, "tell": ["C1"], "rights": rights}
+    terms = terms_from_json(stored)
+    assert (terms.rights, terms.keep_home_days) == (Rights(sudo=True), 0)
 
 
 def test_saving_changes_the_request_and_leaves_its_lease_and_what_slack_shows(store: SqlStore) -> None:

@@ -97,6 +97,31 @@ class TestReviewersCard:
         assert card.text.startswith("Ana Ruiz asks for access to web-1 (prod), 2 h")
         assert "as root" not in read(card)
 
+    def test_named_commands_are_all_on_the_card_and_in_the_message_that_says_ready(self) -> None:
+        commands = ("/usr/bin/systemctl restart nginx", "/usr/sbin/nginx -t")
+        request = decided(RequestState.ACTIVE, expires_at=END)
+        request = replace(request, terms=replace(request.terms, rights=Rights(commands=commands, metadata=True)))
+        found = posts(request, grants_of(request, GrantState.ACTIVE, GrantState.ACTIVE), [a_review()])
+        assert found[CARD].text.endswith(
+            "Ana Ruiz asks for sudo for /usr/bin/systemctl restart nginx and 1 more on web-1, db-2 (prod), 2 h"
+        )
+        assert read(found[CARD]).splitlines()[0] == (
+            "Ana Ruiz · 2 prod servers · 2 h · with sudo for /usr/bin/systemctl restart nginx and /usr/sbin/nginx -t"
+            " · with the servers' AWS credentials"
+        )
+        assert (
+            "You log in with sudo for /usr/bin/systemctl restart nginx and /usr/sbin/nginx -t: exactly as written, "
+            "and nothing else."
+        ) in read(found[READY])
+
+    def test_a_kept_home_is_told_at_the_end(self) -> None:
+        request = decided(RequestState.ENDED, cause=EndCause.EXPIRED, expires_at=END, ended_at=END)
+        one, two = grants_of(request, GrantState.REMOVED, GrantState.REMOVED)
+        kept = replace(one, proof={"verified": "yes", "home_kept_until": "2025-11-28T05:06:00Z"})
+        words = read(posts(request, [kept, replace(two, proof={"verified": "yes"})], [a_review()])[ENDED])
+        assert "The home folder on web-1 is kept, for root only, until " in words
+        assert "db-2 is kept" not in words
+
     def test_first_of_two_approvals_is_shown(self) -> None:
         request = a_request()
         card = posts(replace(request, terms=replace(request.terms, quorum=2)), reviews=[a_review()])[CARD]

@@ -47,12 +47,14 @@ GOOD = {
     "CaPublicKey": ED25519,
     "CaGeneration": "3",
     "Forwarding": "no",
+    "Metadata": "closed",
+    "KeepHome": "0",
     "UidFirst": "200000",
     "UidLast": "524287",
 }
 TABLE = {parameter.name: parameter for parameter in (REQUEST_ID, ATTEMPT, USER_NAME, *CREATE_ONLY)}
 SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
-SHELLS = [["sh"], ["bash", "--posix"]]
+SHELLS = [["sh"], ["bash", "--posix"], ["busybox", "sh"], ["mksh"], ["yash", "-o", "posixlycorrect"]]
 
 
 @pytest.mark.parametrize("file", sorted(SCRIPTS.glob("*.sh")), ids=lambda file: file.name)

@@ -10,7 +10,7 @@ import pytest
 
 from provisioning.documents import SCRIPTS, SHARED
 
-SHELLS = [["sh"], ["bash", "--posix"]]
+SHELLS = [["sh"], ["bash", "--posix"], ["busybox", "sh"], ["mksh"], ["yash", "-o", "posixlycorrect"]]
 # The system call that ends one thread, by machine.
 EXIT = {"x86_64": 60, "aarch64": 93}
 HALF_DEAD = """
@@ -30,7 +30,7 @@ def run(script: str, *modules: str, shell: list[str] | None = None) -> str:
     return done.stdout
 
 
-SWEEP = (SCRIPTS / "sweep.sh").read_text().removesuffix("sweep_main\n")
+SWEEP = (SCRIPTS / "sweep.sh").read_text().removesuffix('sweep_main "$@"\n')
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])

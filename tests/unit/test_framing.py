@@ -110,6 +110,22 @@ def test_a_removal_without_its_proof_is_refused() -> None:
         remove(REMOVED.replace("verified=yes", "verified=no"))
 
 
+def test_what_newer_scripts_say_is_read_and_what_older_ones_lack_is_not_missed() -> None:
+    told = CREATED.replace("sshd=drop_in", "firewall=iptables\nsshd=drop_in")
+    created = parse_create(told, request_id="AR-7F3K", user_name="pp-7f3k")
+    assert isinstance(created, Created)
+    assert created.firewall == "iptables"
+    before = parse_create(CREATED, request_id="AR-7F3K", user_name="pp-7f3k")
+    assert isinstance(before, Created)
+    assert before.firewall == "none"
+
+    told = REMOVED.replace("sudo=all", "sudo=named\nfirewall=stays\nkept_until=1795831695")
+    removed = parse_remove(told, request_id="AR-7F3K", user_name="pp-7f3k")
+    assert isinstance(removed, Removed)
+    assert (removed.had_sudo, removed.had_commands, removed.firewall) == (False, True, "stays")
+    assert removed.kept_until == datetime.fromtimestamp(1795831695, UTC)
+
+
 def test_a_probed_server() -> None:
     lines = [
         *(
@@ -129,6 +145,12 @@ def test_a_probed_server() -> None:
     assert probed.free_kb == {"/etc": 262100}
     assert probed.read_only == ("/home",)
     assert probed.denies == "pp-*"
+    assert (probed.firewalls, probed.selinux, probed.homes_kept) == ((), "", 0)
+    more = ["firewalls=nft ip ", "selinux=enforcing", "shell=/usr/bin/bash", "sudo_version=1.9.13p3", "homes_kept=2"]
+    probed = parse_probe("\n".join([*lines[:-1], *more, "no_logins=/run/nologin", lines[-1]]) + "\n")
+    assert isinstance(probed, Probed)
+    assert (probed.firewalls, probed.selinux, probed.homes_kept) == (("nft", "ip"), "enforcing", 2)
+    assert (probed.shell, probed.no_logins, probed.sudo_version) == ("/usr/bin/bash", "/run/nologin", "1.9.13p3")
     assert [(user.request_id, user.uid) for user in probed.users] == [("AR-7F3K", 200000)]
 
 

@@ -98,6 +98,34 @@ def test_the_example_loads() -> None:
     assert rule.tags == {"env": ("prod",)}
 
 
+def test_sudo_may_be_named_commands_and_the_other_rights_are_closed_unless_opened() -> None:
+    commands = '["/usr/bin/systemctl restart nginx", "/usr/sbin/nginx -t"]'
+    [rule] = load(changed("sudo = true", f"sudo = {commands}")).policy().rules
+    assert rule.rights == Rights(commands=("/usr/bin/systemctl restart nginx", "/usr/sbin/nginx -t"))
+    assert rule.terms().keep_home_days == 0
+    opened = changed("metadata = false", "metadata = true").replace("keep_home_days = 0", "keep_home_days = 7")
+    [rule] = load(opened).policy().rules
+    assert (rule.rights, rule.terms().keep_home_days) == (Rights(sudo=True, metadata=True), 7)
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("[]", "name 1 to 10 commands"),
+        ('["/usr/bin/vim /etc/hosts"]', "/usr/bin/vim is an editor"),
+        ('["nginx -t"]', "is not an absolute path"),
+        ('"/usr/sbin/nginx -t"', "a list of commands"),
+        ("[1]", "a list of commands"),
+        ("1", "a list of commands"),
+        (str([f"/usr/bin/thing{number}" for number in range(11)]), "name 1 to 10 commands"),
+    ],
+)
+def test_a_command_that_gives_a_shell_stops_the_start_with_its_reason(written: str, why: str) -> None:
+    sentence = refusal(changed("sudo = true", f"sudo = {written}"))
+    assert sentence.startswith("The setting rules.0.sudo is wrong: ")
+    assert why in sentence
+
+
 def test_the_example_as_it_stands_is_refused_for_its_placeholders() -> None:
     assert refusal(EXAMPLE.read_text()).startswith("The setting slack_bot_token is wrong")
 
