@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="the findings as JSON Lines")
     doctor.set_defaults(run=_doctor)
     documents = commands.add_parser("documents", help="Passport's Systems Manager documents")
-    documents.add_argument("act", choices=["publish", "check", "show"])
+    documents.add_argument("act", choices=["publish", "check", "show", "template"])
+    documents.add_argument("--role", help="publish as this role of each account instead of the one in its role_arn")
     documents.set_defaults(run=_documents)
     audit = commands.add_parser("audit", help="the audit log").add_subparsers(required=True, metavar="act")
     export = audit.add_parser("export", help="write the log as JSON Lines")
@@ -76,9 +77,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _documents(options: argparse.Namespace) -> int:
-    from bot.documents import check, publish, show
+    from bot import documents
 
-    return {"publish": publish, "check": check, "show": show}[options.act](_load())
+    if options.act == "template":
+        return documents.template()
+    if options.act == "publish":
+        return documents.publish(_load(), role=options.role)
+    return {"check": documents.check, "show": documents.show}[options.act](_load())
 
 
 def _export(options: argparse.Namespace) -> int:

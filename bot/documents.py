@@ -7,11 +7,12 @@ from bot.settings import Settings
 from provisioning.documents import DocumentsClient, documents
 from provisioning.documents import check as check_documents
 from provisioning.documents import publish as publish_documents
+from provisioning.documents import template as cloudformation_template
 
 
-def publish(settings: Settings) -> int:
-    """Create or update what differs."""
-    for place, client in _clients(settings):
+def publish(settings: Settings, *, role: str | None = None) -> int:
+    """Create or update what differs; as the role of this name in every account, if given, which may do so."""
+    for place, client in _clients(settings, role):
         changed = publish_documents(client, settings.document_prefix)
         print(f"{place}: {'published ' + ', '.join(changed) if changed else 'all documents are up to date'}")
     return 0
@@ -35,8 +36,14 @@ def show(settings: Settings) -> int:
     return 0
 
 
-def _clients(settings: Settings) -> Iterator[tuple[str, DocumentsClient]]:
-    sessions = wiring.sessions(settings)
+def template() -> int:
+    """Print them as a CloudFormation template; no settings are needed."""
+    print(cloudformation_template())
+    return 0
+
+
+def _clients(settings: Settings, role: str | None = None) -> Iterator[tuple[str, DocumentsClient]]:
+    sessions = wiring.sessions(settings, role=role)
     for account in settings.accounts:
         sessions.confirm_account(account.name)
         for region in account.regions:

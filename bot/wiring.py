@@ -4,6 +4,7 @@ import base64
 import os
 import secrets
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,9 +74,15 @@ def _wrong_key(number: int) -> SettingsError:
     return SettingsError(f"The setting sealing_keys.{number} is wrong: it is not name:base64. {_MAKE_KEY}")
 
 
-def sessions(settings: Settings) -> Sessions:
-    """AWS, for every account of the settings."""
-    return Sessions(aws_accounts(settings), session_name=f"passport-{instance_name(settings)}")
+def sessions(settings: Settings, *, role: str | None = None) -> Sessions:
+    """AWS, for every account of the settings; with ``role``, as that one of each account that names any."""
+    accounts = aws_accounts(settings)
+    if role:
+        accounts = [
+            replace(each, role_arn=f"{each.role_arn.partition(':role/')[0]}:role/{role}") if each.role_arn else each
+            for each in accounts
+        ]
+    return Sessions(accounts, session_name=f"passport-{instance_name(settings)}")
 
 
 def aws_accounts(settings: Settings) -> list[AwsAccount]:

@@ -33,6 +33,16 @@ DENIED = frozenset(
 UNKNOWN_KEY = frozenset({"InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"})
 NO_DOCUMENT = frozenset({"InvalidDocument", "InvalidDocumentVersion"})
 OTHER_DOCUMENT = frozenset({"InvalidDocumentContent", "InvalidDocumentSchemaVersion", "InvalidParameters"})
+_PUBLISHING = "deploy/passport-account.yaml (PublisherArn), and publish with --role PassportPublisher"
+# Whose stack allows it, where it is not that of the account.
+_STACKS = {
+    "AssumeRole": "deploy/passport.yaml (AccountRoleArns) and that of deploy/passport-account.yaml (ExternalId)",
+    "CreateDocument": _PUBLISHING,
+    "UpdateDocument": _PUBLISHING,
+    "UpdateDocumentDefaultVersion": _PUBLISHING,
+    "GetPublicKey": "deploy/passport.yaml (CaKeyArn)",
+    "Sign": "deploy/passport.yaml (CaKeyArn)",
+}
 
 
 class AwsError(PassportError):
@@ -97,7 +107,7 @@ def _refusal(code: str, where: str, operation: str) -> str:
             "with source_identity it needs sts:SetSourceIdentity as well."
         )
     if code in DENIED:
-        return f"AWS does not let Passport's role call {operation} in {where}. An admin must allow it."
+        return denied(f"{operation} in {where}", operation)
     if code in UNKNOWN_KEY:
         return f"AWS does not know Passport's credentials for {where}. An admin must mend them."
     if code in NO_DOCUMENT:
@@ -110,6 +120,12 @@ def _refusal(code: str, where: str, operation: str) -> str:
             "an admin runs `passport documents publish`."
         )
     return f"AWS refuses {operation} in {where} ({code})."
+
+
+def denied(what: str, operation: str) -> str:
+    """The sentence for a missing permission, with the stack that gives it."""
+    stack = _STACKS.get(operation, "deploy/passport-account.yaml")
+    return f"AWS does not let Passport's role call {what}. An admin must allow it: look at the stack of {stack}."
 
 
 def _code(error: ClientError) -> str:

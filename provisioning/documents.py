@@ -17,6 +17,7 @@ from typing import Protocol, TypedDict
 from botocore.exceptions import ClientError
 
 from access.errors import InvalidInputError, UnavailableError
+from provisioning.aws_errors import DENIED, denied
 from provisioning.parameters import ATTEMPT, CREATE_ONLY, REQUEST_ID, USER_NAME, Parameter
 
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -155,6 +156,38 @@ def probe_document(prefix: str = PREFIX) -> Document:
         modules=("common", "sshd", "timer", "metadata"),
         timeout_seconds=60,
     )
+
+
+def template() -> str:
+    """The documents as a CloudFormation template, with the prefix of their names as its parameter."""
+    resources = {
+        document.name: {
+            "Type": "AWS::SSM::Document",
+            "Properties": {
+                "Name": {"Fn::Sub": "${DocumentPrefix}" + document.name},
+                "DocumentType": "Command",
+                "DocumentFormat": "JSON",
+                "UpdateMethod": "NewVersion",  # which is the default one from then on
+                "Content": json.loads(document.content),
+            },
+        }
+        for document in documents(prefix="")
+    }
+    written = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "The documents that Passport runs on servers, for every account and region with any. "
+        "Written by passport documents template.",
+        "Parameters": {
+            "DocumentPrefix": {
+                "Type": "String",
+                "Description": "The document_prefix of Passport's settings.",
+                "Default": PREFIX,
+                "AllowedPattern": "^[A-Za-z0-9_.-]{3,60}$",
+            }
+        },
+        "Resources": resources,
+    }
+    return json.dumps(written, indent=1, ensure_ascii=True)
 
 
 def sweeper_program() -> str:
@@ -342,4 +375,7 @@ def _code(error: ClientError) -> str:
 
 
 def _unavailable(name: str, error: ClientError) -> UnavailableError:
+    if _code(error) in DENIED:
+        operation = str(error.operation_name)
+        return UnavailableError(denied(f"{operation} on {name}", operation))
     return UnavailableError(f"Systems Manager refuses the document {name}: {_code(error)}.")

@@ -80,7 +80,7 @@ class Company:
     def environment(self, person: Employee) -> dict[str, str]:
         """A person's shell: their home, the ``aws`` of this company on the path, their own AWS credentials."""
         return {
-            **self.aws.environment(),
+            **self.aws.environment("person"),
             "HOME": str(person.home),
             "PATH": f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from sandbox.company import AUDIT_CHANNEL, LEADS_CHANNEL, Company
 
@@ -122,7 +123,8 @@ class Serving:
         """Another command of ``passport``, with the same settings."""
         done = subprocess.run(
             [*_passport(), *words],
-            env=self._environment(),
+            # Who publishes documents decides what runs on servers: an admin, never Passport.
+            env=self._environment("admin" if words[:2] == ("documents", "publish") else "passport"),
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -186,9 +188,9 @@ class Serving:
         with urllib.request.urlopen(f"{self.url}/saml/metadata", timeout=5) as answer:  # noqa: S310 - our own loopback
             self._company.idp.trust(answer.read())
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, user: Literal["passport", "admin"] = "passport") -> Mapping[str, str]:
         return {
-            **self._company.aws.environment(),
+            **self._company.aws.environment(user),
             **self._secrets,
             **self._more,
             "PATH": os.environ["PATH"],

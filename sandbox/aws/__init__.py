@@ -4,10 +4,12 @@ from sandbox.aws.commands import Command, Invocation
 from sandbox.aws.double import HOME_ACCOUNT, HOME_REGION, AwsDouble
 from sandbox.aws.errors import AwsError
 from sandbox.aws.faults import Faults
+from sandbox.aws.gate import EXTERNAL_ID
 from sandbox.aws.nodes import Scripted, Server
 from sandbox.aws.sessions import Session
 
 __all__ = [
+    "EXTERNAL_ID",
     "HOME_ACCOUNT",
     "HOME_REGION",
     "AwsDouble",

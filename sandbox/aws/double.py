@@ -18,9 +18,11 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from sandbox.aws.agents import Agents
+from sandbox.aws.authorization import World
 from sandbox.aws.commands import Command
 from sandbox.aws.faults import Faults
 from sandbox.aws.front import Call, Front
+from sandbox.aws.gate import Gate
 from sandbox.aws.nodes import DEFAULT_AGENT, Answers, Nodes, RunsCommands, Server, answer_nothing
 from sandbox.aws.roles import Roles
 from sandbox.aws.sessions import Session, Sessions
@@ -44,11 +46,19 @@ class AwsDouble:
     """A context manager; moto keeps its state per process, so one of these at a time in a process.
 
     `now` is Systems Manager's clock, in seconds since 1970; credentials run out by the real one.
+    Passport's own credentials may do what the policies under ``deploy/`` let them, on all `servers` or those that
+    are `tagged`.
     """
 
     def __init__(
-        self, *, account: str = HOME_ACCOUNT, region: str = HOME_REGION, now: Callable[[], float] = time.time
+        self,
+        *,
+        account: str = HOME_ACCOUNT,
+        region: str = HOME_REGION,
+        now: Callable[[], float] = time.time,
+        servers: Literal["all", "tagged"] = "all",
     ) -> None:
+        self._which_servers = servers
         self.account = account
         self.region = region
         self.faults = Faults(now)
@@ -64,9 +74,17 @@ class AwsDouble:
         self._agents = Agents(self.faults)
         self._ssm = SystemsManager(nodes=self._nodes, agents=self._agents, sessions=self._sessions, faults=self.faults)
         self._roles = Roles()
-        self._front = Front(ssm=self._ssm, faults=self.faults, roles=self._roles, moto=self._moto.get_host_and_port())
+        world = World(nodes=self._nodes, sessions=self._sessions)
+        self.gate = Gate(self.account, world, servers=self._which_servers)
+        self._front = Front(
+            ssm=self._ssm,
+            gate=self.gate,
+            faults=self.faults,
+            roles=self._roles,
+            moto=self._moto.get_host_and_port(),
+        )
         self._front.start()
-        self._keys = self._make_user()
+        self._keys = {name: self._make_key(name) for name in ("passport", "admin", "person")}
         return self
 
     def __exit__(
@@ -101,12 +119,12 @@ class AwsDouble:
         """Every session, the oldest first."""
         return list(self._sessions.all.values())
 
-    def environment(self) -> dict[str, str]:
-        """The environment of a process that uses this AWS with Passport's own credentials."""
+    def environment(self, user: Literal["passport", "admin", "person"] = "passport") -> dict[str, str]:
+        """The environment of a process that uses this AWS with Passport's own credentials, or another's."""
         return {
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": self._keys.id,
-            "AWS_SECRET_ACCESS_KEY": self._keys.secret,
+            "AWS_ACCESS_KEY_ID": self._keys[user].id,
+            "AWS_SECRET_ACCESS_KEY": self._keys[user].secret,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -192,7 +210,7 @@ class AwsDouble:
 
     def new_keys(self) -> None:
         """Give Passport another key of its own, as an instance profile does; environment() has it."""
-        self._keys = self._make_user()
+        self._keys["passport"] = self._make_key("passport")
 
     def install_cli(self, folder: Path) -> Path:
         """Write an `aws` into a folder that knows `ssm start-session`, for the PATH of a person's ssh."""
@@ -204,10 +222,10 @@ class AwsDouble:
         return program
 
     def keys(self, account: str | None = None) -> Keys:
-        """Passport's own keys, or those of a role in another account."""
+        """An admin's keys, who may do anything, or those of a role in another account."""
         if account in {None, self.account}:
-            return self._keys
-        sts = _client("sts", self._moto_url, self.region, self._keys)
+            return self._keys["admin"]
+        sts = _client("sts", self._moto_url, self.region, self._keys["admin"])
         try:
             role = f"arn:aws:iam::{account}:role/sandbox"
             answer = sts.assume_role(RoleArn=role, RoleSessionName="sandbox")["Credentials"]
@@ -225,11 +243,11 @@ class AwsDouble:
             self._clients[account, region] = _client("ec2", self._moto_url, region, self.keys(account))
         return self._clients[account, region]
 
-    def _make_user(self) -> Keys:
+    def _make_key(self, name: str) -> Keys:
         backend = iam_backends[self.account]["aws"]
-        if "passport" not in {user.name for user in backend.users.values()}:
-            backend.create_user("us-east-1", "passport")
-        key = backend.create_access_key("passport")
+        if name not in {user.name for user in backend.users.values()}:
+            backend.create_user("us-east-1", name)
+        key = backend.create_access_key(name)
         return Keys(id=str(key.access_key_id), secret=str(key.secret_access_key))
 
 

@@ -12,17 +12,25 @@ import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 from sandbox.aws.callers import Caller, Scope, caller_of, scope_of
 from sandbox.aws.errors import AnswerLostError, AwsError
 from sandbox.aws.faults import Faults
+from sandbox.aws.gate import Gate
 from sandbox.aws.roles import Roles
 from sandbox.aws.systems_manager import SystemsManager
 
 TARGET = "AmazonSSM."
 EXPIRED = "ExpiredTokenException"
-# How the services that answer in XML call it.
-EXPIRED_IN_XML = {"ec2": (400, "RequestExpired"), "sts": (403, "ExpiredToken")}
+DENIED = "AccessDeniedException"
+# How the services that answer in XML call these.
+IN_XML = {
+    ("ec2", EXPIRED): (400, "RequestExpired"),
+    ("sts", EXPIRED): (403, "ExpiredToken"),
+    ("ec2", DENIED): (403, "UnauthorizedOperation"),
+    ("sts", DENIED): (403, "AccessDenied"),
+}
 NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
 
 
@@ -40,10 +48,12 @@ class Call:
 class Front:
     """An HTTP server on loopback; start() it, and stop() it."""
 
-    def __init__(self, *, ssm: SystemsManager, faults: Faults, roles: Roles, moto: tuple[str, int]) -> None:
+    def __init__(
+        self, *, ssm: SystemsManager, gate: Gate, faults: Faults, roles: Roles, moto: tuple[str, int]
+    ) -> None:
         self.calls: list[Call] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.desk = _Desk(ssm=ssm, faults=faults, roles=roles, moto=moto, calls=self.calls)
+        self._server.desk = _Desk(ssm=ssm, gate=gate, faults=faults, roles=roles, moto=moto, calls=self.calls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -63,6 +73,7 @@ class _Desk:
     """What every connection needs."""
 
     ssm: SystemsManager
+    gate: Gate
     faults: Faults
     roles: Roles
     moto: tuple[str, int]
@@ -77,18 +88,19 @@ class _Desk:
         request = _parsed(body)
         self.calls.append(self._call(operation, caller, scope, request))
         self.faults.before(operation, caller.account, caller.region)
+        self.gate.check(f"ssm:{operation}", caller, request)
         answer = self.ssm.answer(operation, caller, request)
         if self.faults.loses_answer(operation):
             raise AnswerLostError
         return answer
 
-    def note(self, operation: str, authorization: str) -> None:
+    def note(self, operation: str, authorization: str, body: bytes) -> None:
         """Write down a call of moto's; its faults are lost connections, as error shapes differ by service.
 
-        Raises AwsError for credentials that have run out, and AnswerLostError.
+        Raises AwsError for credentials that have run out or may not do it, and AnswerLostError.
         """
+        scope = scope_of(authorization)
         try:
-            scope = scope_of(authorization)
             caller = self._caller(scope)
             self.calls.append(self._call(operation, caller, scope, {}))
             self.faults.before(operation, caller.account, caller.region)
@@ -98,6 +110,8 @@ class _Desk:
             if error.code == EXPIRED:
                 raise
             raise AnswerLostError from None
+        assert scope is not None  # or there were no caller
+        self.gate.check(f"{scope.service}:{operation}", caller, _request(body))
 
     def _call(self, operation: str, caller: Caller, scope: Scope | None, request: dict[str, Any]) -> Call:
         named = self.roles.named_by(scope.access_key) if scope else ""
@@ -153,16 +167,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _moto(self, operation: str, authorization: str, body: bytes) -> None:
         try:
-            self.server.desk.note(operation, authorization)
+            self.server.desk.note(operation, authorization, body)
             identity = self.server.desk.roles.check(operation, body)
         except AwsError as error:
             scope = scope_of(authorization)
-            expired = EXPIRED_IN_XML[scope.service if scope else "sts"]
-            status, code = expired if error.code == EXPIRED else (error.status, error.code)
+            service = scope.service if scope else "sts"
+            if service not in {"ec2", "sts"}:
+                self._say(error.status, {"__type": error.code, "message": error.message})
+                return
+            status, code = IN_XML.get((service, error.code), (error.status, error.code))
             inner = f"<Error><Code>{code}</Code><Message>{error.message}</Message></Error>"
             ec2 = f"<Response><Errors>{inner}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
             sts = f"<ErrorResponse>{inner}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
-            self._write(status, "text/xml", (ec2 if code == "RequestExpired" else sts).encode())
+            self._write(status, "text/xml", (ec2 if service == "ec2" else sts).encode())
         else:
             self._pass_on(body, identity)
 
@@ -203,6 +220,13 @@ class _Handler(BaseHTTPRequestHandler):
 def _operation(target: str, body: bytes) -> str:
     found = [part[7:] for part in body.decode(errors="replace").split("&") if part.startswith("Action=")]
     return found[0] if found else target.rpartition(".")[2]
+
+
+def _request(body: bytes) -> dict[str, Any]:
+    """What moto's services are asked: JSON, or a form."""
+    if body.lstrip().startswith(b"{"):
+        return _parsed(body)
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from provisioning.accounts.short_lived_user import ShortLivedUser
 from provisioning.aws import AwsAccount, Sessions
 from provisioning.run_command import RunCommand
 from provisioning.ssh_ca import SshCertificateAuthority
-from sandbox.aws import AwsDouble, Scripted, Server
+from sandbox.aws import EXTERNAL_ID, AwsDouble, Scripted, Server
 from tests.authorities import a_trust, fingerprints
+from tests.integration.aws_lab import client
 from tests.unit.test_ssh_keys import ED25519
 from tests.values import FakeClock, a_request
 
@@ -30,8 +31,8 @@ ACCOUNTS = (
         name="other",
         id=OTHER,
         regions=(REGION,),
-        role_arn=f"arn:aws:iam::{OTHER}:role/Passport",
-        external_id="sesame",
+        role_arn=f"arn:aws:iam::{OTHER}:role/PassportServers",
+        external_id=EXTERNAL_ID,
     ),
 )
 NAMES = {HOME: "home", OTHER: "other"}
@@ -55,7 +56,7 @@ class AwsDesk:
         self.sessions = Sessions(ACCOUNTS, monotonic=self._seconds)
         for account in ACCOUNTS:
             for region in account.regions:
-                documents.publish(self.sessions.client(account.name, region, "ssm"))
+                documents.publish(client(double, "ssm", account.id, region))
         self.reset()
 
     def reset(self) -> None:

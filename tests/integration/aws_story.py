@@ -33,6 +33,7 @@ from sandbox.hosts import Host
 from sandbox.slack.mrkdwn import read_blocks
 from tests.authorities import a_trust
 from tests.integration.aws_desk import ACCOUNTS, AUTHORITY, HOME, answer, frame
+from tests.integration.aws_lab import client
 from tests.values import ANA, BEN, FakeClock, a_person
 from tests.world import World
 
@@ -50,7 +51,7 @@ class AwsGround:
         self.sessions = Sessions(ACCOUNTS, monotonic=self._seconds)
         for account in ACCOUNTS:
             for region in account.regions:
-                documents.publish(self.sessions.client(account.name, region, "ssm"))
+                documents.publish(client(double, "ssm", account.id, region))
 
     def _seconds(self) -> float:
         return self.clock.now.timestamp()

@@ -14,6 +14,14 @@ from tests.integration.aws_story import AwsGround, Story, aws_ground
 from tests.values import ANA
 
 Act = Callable[[Story, Server], object]
+DENIED = (
+    "AWS does not let Passport's role call SendCommand in home eu-west-1. "
+    "An admin must allow it: look at the stack of deploy/passport-account.yaml."
+)
+DENIED = (
+    "AWS does not let Passport's role call SendCommand in home eu-west-1. "
+    "An admin must allow it: look at the stack of deploy/passport-account.yaml."
+)
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
 
 
@@ -64,7 +72,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
     "not allowed": (
         lambda story, _: story.double.faults.fail("SendCommand", 400),
         heal,
-        "AWS does not let Passport's role call SendCommand in home eu-west-1. An admin must allow it.",
+        DENIED,
     ),
     "agent is silent": (lambda story, server: story.double.faults.lose(server), heal, SILENT),
     "server is stopped": (

@@ -19,7 +19,7 @@ import pytest
 
 from access.audit import Head, chain
 from bot import cli
-from sandbox.aws import AwsDouble
+from sandbox.aws import EXTERNAL_ID, AwsDouble
 from sandbox.idp import IdentityProviderDouble
 from sandbox.idp.keys import new_key_pair
 from storage.migrations import migrate
@@ -289,7 +289,7 @@ def test_a_ca_that_another_sealing_key_sealed_is_named(folder: Path, sqlite_url:
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, folder: Path, port: int) -> Iterator[AwsDouble]:
     with AwsDouble() as aws:
-        for name, value in aws.environment().items():
+        for name, value in aws.environment("admin").items():
             monkeypatch.setenv(name, value)
         (folder / "passport.toml").write_text(CONFIG.format(port=port, account=aws.account, region=aws.region))
         yield aws
@@ -306,6 +306,27 @@ def test_documents_are_published_once_and_checked(run: Callable[..., Ran], aws: 
     assert published.out == f"{place}: published {names}\n"
     for act in ("publish", "check"):
         assert run("documents", act) == Ran(status=0, out=f"{place}: all documents are up to date\n", err="")
+
+
+def test_an_admin_publishes_as_a_role_of_their_own(
+    run: Callable[..., Ran], aws: AwsDouble, folder: Path, port: int
+) -> None:
+    text = CONFIG.format(port=port, account="222222222222", region=aws.region)
+    role = f'role_arn = "arn:aws:iam::222222222222:role/PassportServers"\nexternal_id = "{EXTERNAL_ID}"'
+    (folder / "passport.toml").write_text(text.replace('id = "222222222222"', f'id = "222222222222"\n{role}'))
+    assert "publish with --role PassportPublisher" in one_line(run("documents", "publish"))
+    published = run("documents", "publish", "--role", "PassportPublisher")
+    assert (
+        published.out
+        == f"prod-payments {aws.region}: published Passport-CreateUser, Passport-RemoveUser, Passport-Probe\n"
+    )
+
+
+def test_the_template_needs_no_settings(run: Callable[..., Ran], folder: Path) -> None:
+    (folder / "passport.toml").unlink()
+    shown = run("documents", "template")
+    assert (shown.status, shown.err) == (0, "")
+    assert set(json.loads(shown.out)["Resources"]) == {"CreateUser", "RemoveUser", "Probe"}
 
 
 def test_documents_can_be_shown_without_aws(run: Callable[..., Ran]) -> None:

@@ -142,9 +142,11 @@ def place(
         }
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("PASSPORT_CONFIG", raising=False)
-        for name, value in {**aws.environment(), **made.variables}.items():
+        for name, value in {**aws.environment("admin"), **made.variables}.items():
             monkeypatch.setenv(name, value)
         cli.main(["documents", "publish"])
+        for name, value in aws.environment().items():
+            monkeypatch.setenv(name, value)
         yield made
     logging.getLogger().handlers[:] = handlers
 
@@ -331,8 +333,19 @@ def test_another_aws_account(place: Installation) -> None:
     assert "the settings say 999999999999" in place.problems()["aws prod-payments"]
 
 
-def test_documents_of_another_version(place: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_permission_that_is_missing_names_the_stack(place: Installation) -> None:
+    place.configure(more='document_prefix = "Other-"')  # which the stack of Passport- does not know
+    (problem,) = [finding.sentence for finding in place.findings() if finding.is_wrong]
+    assert problem == (
+        "AWS does not let Passport's role call GetDocument on Other-CreateUser. "
+        "An admin must allow it: look at the stack of deploy/passport-account.yaml."
+    )
+
+
+def test_documents_of_another_version(place: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     place.configure(more='document_prefix = "Other-"')
+    for name, value in place.aws.environment("admin").items():
+        monkeypatch.setenv(name, value)
     problems = [finding.sentence for finding in place.findings() if finding.is_wrong]
     assert len(problems) == 3
     assert all(sentence.endswith("run passport documents publish.") for sentence in problems)

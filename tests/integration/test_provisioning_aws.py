@@ -19,7 +19,7 @@ from moto.sts.models import sts_backends
 from provisioning.assumed_roles import source_identity
 from provisioning.aws import AwsAccount, Sessions
 from provisioning.aws_errors import AwsError, translate
-from sandbox.aws import AwsDouble
+from sandbox.aws import EXTERNAL_ID, AwsDouble
 from tests.integration.aws_desk import ACCOUNTS, FAR, HOME, OTHER, REGION
 
 
@@ -38,9 +38,9 @@ def who(sessions: Sessions, account: str, region: str = REGION) -> str:
 def test_each_account_is_served_with_its_own_role_its_external_id_and_a_name(double: AwsDouble) -> None:
     sessions = Sessions(ACCOUNTS, session_name="passport of Ana")
     assert who(sessions, "home") == f"arn:aws:iam::{HOME}:user/passport"
-    assert who(sessions, "other") == f"arn:aws:sts::{OTHER}:assumed-role/Passport/passport-of-Ana"
+    assert who(sessions, "other") == f"arn:aws:sts::{OTHER}:assumed-role/PassportServers/passport-of-Ana"
     (role,) = [role for backend in sts_backends[OTHER].values() for role in backend.assumed_roles]
-    assert (role.external_id, role.session_name) == ("sesame", "passport-of-Ana")
+    assert (role.external_id, role.session_name) == (EXTERNAL_ID, "passport-of-Ana")
 
 
 def test_a_role_is_assumed_once_for_all_regions_services_and_threads(double: AwsDouble) -> None:

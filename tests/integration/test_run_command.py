@@ -13,6 +13,7 @@ from provisioning.documents import create_document
 from provisioning.run_command import MOST_SERVERS, RunCommand
 from sandbox.aws import Server
 from tests.integration.aws_desk import AUTHORITY, FAR, HOME, OTHER, AwsDesk, aws_desk, grants_of, keep
+from tests.integration.aws_lab import client
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +316,6 @@ def test_a_cancelled_command_says_so(desk: AwsDesk) -> None:
     desk.double.set_online(servers[0], False)
     step = Runner(desk.run_command())
     grants = after(step, after(step, grants_of(servers)))
-    desk.sessions.call("home", "eu-west-1", "ssm", "cancel_command", CommandId=desk.double.commands[0].id)
+    client(desk.double, "ssm").cancel_command(CommandId=desk.double.commands[0].id)
     (end,) = desk.drive(step, grants).values()
     assert end == Unanswered(reason="Somebody cancelled the command for web-0 in AWS.", retryable=True)

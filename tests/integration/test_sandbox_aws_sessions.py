@@ -98,7 +98,7 @@ def test_a_session_carries_bytes_to_the_hosts_own_port(ssm: Any, server: Server,
         mine = [{"key": "SessionId", "value": answer["SessionId"]}]
         active = ssm.describe_sessions(State="Active", Filters=mine)["Sessions"]
         assert [(row["SessionId"], row["Status"]) for row in active] == [(answer["SessionId"], "Connected")]
-        assert active[0]["Owner"] == "arn:aws:iam::111111111111:user/passport"
+        assert active[0]["Owner"] == "arn:aws:iam::111111111111:user/admin"
         assert active[0]["Reason"] == "AR-7F3K"
         ssm.terminate_session(SessionId=answer["SessionId"])
         assert stream.recv(64) == b""
