@@ -36,7 +36,6 @@ OTHER_DOCUMENT = frozenset({"InvalidDocumentContent", "InvalidDocumentSchemaVers
 _PUBLISHING = "deploy/passport-account.yaml (PublisherArn), and publish with --role PassportPublisher"
 # Whose stack allows it, where it is not that of the account.
 _STACKS = {
-    "AssumeRole": "deploy/passport.yaml (AccountRoleArns) and that of deploy/passport-account.yaml (ExternalId)",
     "CreateDocument": _PUBLISHING,
     "UpdateDocument": _PUBLISHING,
     "UpdateDocumentDefaultVersion": _PUBLISHING,
@@ -103,8 +102,9 @@ def _translate_answer(error: ClientError, where: str) -> AwsError:
 def _refusal(code: str, where: str, operation: str) -> str:
     if code in DENIED and operation == "AssumeRole":
         return (
-            f"AWS does not let Passport assume its role in {where}. An admin must mend the role's trust policy; "
-            "with source_identity it needs sts:SetSourceIdentity as well."
+            f"AWS does not let Passport assume its role in {where}. An admin must mend the role's trust policy "
+            "(the stack of deploy/passport-account.yaml: PassportRoleArn, ExternalId) or Passport's own (that of "
+            "deploy/passport.yaml: AccountRoleArns); with source_identity each needs sts:SetSourceIdentity as well."
         )
     if code in DENIED:
         return denied(f"{operation} in {where}", operation)

@@ -48,9 +48,7 @@ class Call:
 class Front:
     """An HTTP server on loopback; start() it, and stop() it."""
 
-    def __init__(
-        self, *, ssm: SystemsManager, gate: Gate, faults: Faults, roles: Roles, moto: tuple[str, int]
-    ) -> None:
+    def __init__(self, *, ssm: SystemsManager, gate: Gate, faults: Faults, roles: Roles, moto: tuple[str, int]) -> None:
         self.calls: list[Call] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.desk = _Desk(ssm=ssm, gate=gate, faults=faults, roles=roles, moto=moto, calls=self.calls)

@@ -24,7 +24,7 @@ from bot.doctor import examine
 from bot.settings import load
 from bot.slack_doctor import SCOPES
 from bot.verdicts import Finding, clock_finding
-from sandbox.aws import AwsDouble
+from sandbox.aws import EXTERNAL_ID, AwsDouble
 from sandbox.idp import IdentityProviderDouble
 from sandbox.slack import SlackDouble
 from tests.values import NOW
@@ -353,9 +353,9 @@ def test_documents_of_another_version(place: Installation, monkeypatch: pytest.M
 
 def test_a_role_that_may_not_be_assumed_in_a_persons_name(place: Installation) -> None:
     config, account = place.folder / "passport.toml", place.aws.account
-    role = f'role_arn = "arn:aws:iam::{account}:role/passport"\nsource_identity = true'
+    role = f'role_arn = "arn:aws:iam::{account}:role/PassportServers"\nexternal_id = "{EXTERNAL_ID}"\nsource_identity = true'
     config.write_text(config.read_text().replace(f'id = "{account}"', f'id = "{account}"\n{role}'))
-    assert "needs sts:SetSourceIdentity" in place.problems()["aws prod-payments"]
+    assert "each needs sts:SetSourceIdentity" in place.problems()["aws prod-payments"]
     place.aws.trust_source_identity(account)
     said = [finding.line for finding in place.findings()]
     assert "ok       aws prod-payments: Its role may be assumed in a person's name." in said

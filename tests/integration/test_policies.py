@@ -104,7 +104,7 @@ def test_what_no_policy_was_written_for_is_refused(aws: AwsDouble, account: str)
 def test_the_external_id_opens_the_other_account(aws: AwsDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (replace(ACCOUNTS[1], external_id="sesame"), replace(ACCOUNTS[1], external_id=None),
                   replace(ACCOUNTS[1], role_arn=f"arn:aws:iam::{OTHER}:role/PassportPublisher")):  # fmt: skip
-        with pytest.raises(AwsError, match=r"deploy/passport-account\.yaml \(ExternalId\)"):
+        with pytest.raises(AwsError, match=r"deploy/passport-account\.yaml: PassportRoleArn, ExternalId"):
             Sessions([wrong]).call("other", REGION, "ssm", "list_commands")
     Sessions(ACCOUNTS).call("other", REGION, "ssm", "list_commands")
 
