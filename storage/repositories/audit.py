@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Integer, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Executable, Integer, Row, bindparam, insert, or_, select
 
 from access.audit import AuditEvent, Event, Head, Kind, chain
 from storage.columns import storable
@@ -19,7 +19,6 @@ _BEFORE_ALL = -(2**63)  # a forged event before the first is to be seen as well
 _HEAD = select(audit_head.c.sequence, audit_head.c.hash)
 _HEAD_LOCKED = _HEAD.with_for_update()
 _APPEND = insert(audit_events)
-_MOVE_HEAD = update(audit_head)
 _AFTER = (
     select(audit_events)
     .where(audit_events.c.sequence > bindparam("sequence"))
@@ -88,7 +87,10 @@ class SqlAuditLog:
         return self._connection.execute(_CLAIM_READER[self._engine], values).first() is not None
 
     def append(self, events: Sequence[Event]) -> None:
-        """Chain the events to the head, which stays locked until the transaction ends: call it last."""
+        """Chain the events to the head, which stays locked until the transaction ends: call it last.
+
+        The head follows by itself: the database moves it with each event.
+        """
         head = self._read_head(lock=True)
         rows = []
         for event in events:
@@ -96,7 +98,6 @@ class SqlAuditLog:
             rows.append(_to_row(link))
             head = Head(sequence=link.sequence, hash=link.hash)
         self._connection.execute(_APPEND, rows)
-        self._connection.execute(_MOVE_HEAD, {"sequence": head.sequence, "hash": head.hash})
 
     def _read_head(self, *, lock: bool) -> Head:
         row = self._connection.execute(_HEAD_LOCKED if lock else _HEAD).one()

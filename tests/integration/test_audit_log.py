@@ -8,6 +8,7 @@ from itertools import chain
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from access.audit import AuditEvent, Event, Head, Kind, verify
 from storage.errors import UnreadableError
@@ -225,6 +226,18 @@ def test_an_event_cannot_be_pushed_in_before_the_last(sqlite_store: SqlStore, sq
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         connection.execute(OVERWRITE.replace("SELECT sequence", "SELECT -5"))
     connection.close()
+
+
+@pytest.mark.parametrize("place", ["SELECT sequence + 2", "SELECT sequence + 1"])
+def test_an_event_that_does_not_follow_the_head_is_refused(store: SqlStore, place: str) -> None:
+    """One further on leaves a gap; the next one would need the head's hash as its previous."""
+    write(store, an_event(1))
+    with store.unit_of_work() as work, pytest.raises(IntegrityError, match="append-only, after its head"):
+        work._connection.execute(text(OVERWRITE.replace("SELECT sequence", place)))
+    write(store, an_event(2))
+
+    assert [found.sequence for found in read(store)] == [1, 2]
+    assert verify(read(store)) == []
 
 
 @pytest.mark.parametrize(
