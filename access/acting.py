@@ -5,12 +5,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from access.attempts import is_unread
 from access.errors import PassportError
 from access.model import AccessRequest, AccountName, Grant, GrantState, RequestState, RouteName
 from access.policy import Policy, changed_tags
 from access.ports import Account, Clock, Inventory, Route
 from access.recording import AXES, MOVING, Case, after, is_due, is_over, open_axes
 from access.steps import Done, Failed, Step
+from access.words import join_sentences
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,10 @@ class Acting:
         steps: dict[str, list[tuple[str, Step]]] = defaultdict(list)
         for state in reversed(MOVING):  # removals first
             moving = [grant for grant in case.grants if grant.state is state]
+            stopped = self._changed([grant for grant in moving if is_unread(grant) and is_due(grant, "route", now)])
+            for grant_id, failed in stopped.items():
+                steps[grant_id].append(("route", failed))
+            moving = [grant for grant in moving if grant.id not in stopped]
             for axis in AXES[state]:
                 chosen = [grant for grant in moving if axis in open_axes(grant) and is_due(grant, axis, now)]
                 found = self._call(axis, state, case.request, chosen) if chosen else {}
@@ -84,8 +90,24 @@ class Acting:
             _log.exception("%s: its servers could not be read again", request.id)
             return BROKEN
         changes = [changed_tags(self._policy, pinned, current.get(pinned.key)) for pinned in request.servers]
-        sentence = " ".join(change for change in changes if change)
+        sentence = join_sentences(change for change in changes if change)
         return Failed(reason=sentence, retryable=False) if sentence else Done()
+
+    def _changed(self, unread: Sequence[Grant]) -> dict[str, Failed]:
+        """Read again what policy looked at before a further attempt; a change stops that server alone."""
+        if not unread or unread[0].state is not GrantState.PROVISIONING:
+            return {}
+        try:
+            current = self._inventory.read_again([grant.server for grant in unread])
+        except PassportError as error:
+            return {grant.id: Failed(reason=error.sentence, retryable=True) for grant in unread}
+        except Exception:  # noqa: BLE001 - as in _call
+            _log.exception("The servers of %s could not be read again", [grant.id for grant in unread])
+            return {grant.id: BROKEN for grant in unread}
+        changes = {
+            grant.id: changed_tags(self._policy, grant.server, current.get(grant.server.key)) for grant in unread
+        }
+        return {grant_id: Failed(reason=change, retryable=False) for grant_id, change in changes.items() if change}
 
 
 def _gone_on(grant: Grant, axis: str, step: Step | None) -> Grant:

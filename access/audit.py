@@ -36,6 +36,7 @@ class Kind(StrEnum):
     REQUEST_ENDED = "request.ended"
     GRANT_ACTIVE = "grant.active"
     GRANT_FAILED = "grant.failed"
+    GRANT_RETRIED = "grant.retried"
     GRANT_REMOVED = "grant.removed"
     GRANT_REMOVAL_LATE = "grant.removal_late"
     CREDENTIALS_SHOWN = "credentials.shown"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from access.model import AccessRequest, Person, Review, Rights, Server, Terms, Verdict
-from access.words import duration_words, join_words
+from access.words import duration_words, join_sentences, join_words
 
 EVERYTHING = "*"
 
@@ -96,7 +96,7 @@ def decide_submission(policy: Policy, person: Person, servers: Sequence[Server],
             reason=f"That is {len(servers)} servers; one request takes at most {policy.max_servers}.",
         )
     if broken := [server for server in servers if server.problem]:
-        return Decision(allowed=False, reason=" ".join(server.problem for server in broken))
+        return Decision(allowed=False, reason=join_sentences(server.problem for server in broken))
     return _decide_rule(policy, person, servers, duration)
 
 

@@ -6,11 +6,13 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from access import lifecycle
+from access.attempts import latest
 from access.audit import Event, Kind
 from access.authorities import KNOWN
 from access.model import AccessRequest, EndCause, Grant, GrantState, Progress, RequestState
 from access.ports import UnitOfWork
 from access.steps import Done, Failed, Step, Waiting
+from access.words import join_sentences
 
 PASSPORT = "passport"  # the actor of what nobody clicked
 RUNNING = (RequestState.APPROVED, RequestState.ACTIVE)
@@ -136,7 +138,7 @@ def settle(uow: UnitOfWork, case: Case, now: datetime, before: Iterable[Grant]) 
         request = lifecycle.move(request, RequestState.ACTIVE, due_at=None)
         uow.record(event(Kind.REQUEST_ACTIVE, request, now))
     if request.state in RUNNING and request.expires_at and states <= {GrantState.REMOVING, GrantState.REMOVED}:
-        outcomes = " ".join(dict.fromkeys(grant.outcome for grant in case.grants if grant.outcome))
+        outcomes = join_sentences(grant.outcome for grant in latest(case.grants) if grant.outcome)
         failed = replace(case, request=request)
         request = ending(uow, failed, EndCause.FAILED, outcomes or "no server could be opened", now).request
     if request.state is RequestState.ENDING and states <= {GrantState.REMOVED}:
@@ -162,7 +164,7 @@ def _show(request: AccessRequest, before: Iterable[Grant], grants: Sequence[Gran
     """Count a change that a reader could see."""
     if request.state in RUNNING and request.expires_at is None:
         return request
-    problem = " ".join(dict.fromkeys(p for grant in grants if (p := problem_of(grant))))
+    problem = join_sentences(p for grant in grants if (p := problem_of(grant)))
     moved = {grant.id: grant.state for grant in before} != {grant.id: grant.state for grant in grants}
     if problem == request.problem and not moved:
         return request

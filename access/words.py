@@ -1,7 +1,7 @@
 """Durations and lists as people write them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 _PART = re.compile(r"(\d{1,6})\s*(days?|d|hours?|h|minutes?|mins?|m|seconds?|s)", re.IGNORECASE)
@@ -44,3 +44,12 @@ def join_words(words: Sequence[str], *, last: str = "and", most: int = 6) -> str
     if len(shown) < 2:
         return "".join(shown)
     return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
+
+
+def join_sentences(sentences: Iterable[str], *, most: int = 5) -> str:
+    """Each different sentence once; of more than ``most``, the rest as a count."""
+    different = list(dict.fromkeys(sentences))
+    shown = different[:most]
+    if len(different) > most:
+        shown.append(f"And {len(different) - most} more.")
+    return " ".join(shown)

@@ -26,6 +26,7 @@ from access.service.ending import Ending
 from access.service.keys import Keys
 from access.service.linking import Linking
 from access.service.refreshing import Refreshing
+from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
 from access.service.showing import Showing
 from access.service.submitting import Submitting
@@ -173,6 +174,7 @@ class Passport:
             linking=linking,
             submitting=self._submitting,
             reviewing=Reviewing(desk),
+            retrying=Retrying(desk),
             ending=Ending(desk),
             keys=Keys(desk),
             showing=Showing(desk, AuthorityRing(keys.find)),

@@ -168,6 +168,7 @@ class Settings(BaseSettings):
     default_duration: Duration = timedelta(hours=1)
     max_duration: Duration = timedelta(hours=12)
     min_duration: Duration = timedelta(minutes=5)
+    max_servers: int = Field(default=50, ge=1, le=1000)
     lapse_after: Duration = timedelta(minutes=30)
     link_lifetime: Duration = timedelta(hours=12)
     groups_max_age: Duration = timedelta(hours=12)
@@ -219,6 +220,7 @@ class Settings(BaseSettings):
             default_duration=self.default_duration,
             max_duration=self.max_duration,
             min_duration=self.min_duration,
+            max_servers=self.max_servers,
             lapse_after=self.lapse_after,
             link_lifetime=self.link_lifetime,
             groups_max_age=self.groups_max_age,

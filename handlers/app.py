@@ -20,6 +20,7 @@ from handlers.listening import Form, Listening
 from handlers.replies import Reply
 from handlers.request import Requests
 from handlers.responding import Responding
+from handlers.retry import Retries
 from handlers.review import Reviews
 from handlers.status import Statuses
 from handlers.surface import Surface
@@ -44,6 +45,7 @@ def build_app(surface: Surface) -> App:
     requests.register(app, listening)
     Reviews(surface, responding).register(app, listening)
     ShowCredentials(surface).register(app, listening)
+    Retries(surface).register(app, listening)
     ends.register(app, listening)
     Home(surface).register(app)
     app.action(re.compile(".*"))(listening.click(_forgotten))

@@ -38,6 +38,7 @@ TEMPLATES: Mapping[Kind, str] = {
     Kind.REQUEST_ENDED: "{about} is closed ({cause}): {detail}",
     Kind.GRANT_ACTIVE: "{server} is open to {requester} ({request})",
     Kind.GRANT_FAILED: "{server} could not be opened to {requester} ({request}): {reason}",
+    Kind.GRANT_RETRIED: "{who} had {server} tried again ({request}, attempt {attempt})",
     Kind.GRANT_REMOVED: "{server} is closed to {requester} ({request})",
     Kind.GRANT_REMOVAL_LATE: (
         ":rotating_light: {reason} So I cannot prove that the user {user} of {requester} is gone from {server} "
@@ -62,7 +63,7 @@ TEMPLATES: Mapping[Kind, str] = {
     Kind.STRANGERS_REFUSED: "People who are not linked were refused",
 }
 # Said already by the request itself, wherever a line names it.
-_KNOWN = frozenset({"requester", "servers", "email"})
+_KNOWN = frozenset({"requester", "servers", "email", "grant"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,13 +109,13 @@ class _Values(dict[str, str]):
 
 
 def _places(event: Event, request: AccessRequest | None) -> dict[str, str]:
-    names = {server.key: phrases.name_of(server) for server in request.servers} if request else {}
+    named = [server for server in request.servers if server.key == event.server] if request and event.server else []
     return {
         "who": _who(event),
         "about": _about(event, request),
         "request": phrases.shown(event.request_id, 20),
         "requester": phrases.shown(request.person_name, 60) if request else "somebody",
-        "server": names.get(event.server) or phrases.shown(event.server, _VALUE) or "a server",
+        "server": (phrases.name_of(named[0]) if named else "") or phrases.shown(event.server, _VALUE) or "a server",
     }
 
 

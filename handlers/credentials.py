@@ -1,5 +1,8 @@
 """Show credentials: to the requester, in their direct messages, for as long as the screen lives."""
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from slack_bolt import App
 
 from access.errors import RefusedError
@@ -15,6 +18,7 @@ from handlers.surface import Connection, Surface
 from handlers.turn import Turn
 
 MOST_BLOCKS = 50  # Slack: "Blocks", in a message
+MOST_SERVERS = 96  # of which their host keys may fit; more would only take time to find that out
 
 
 class ShowCredentials:
@@ -32,28 +36,40 @@ class ShowCredentials:
         if not turn.channel.startswith("D"):
             raise RefusedError("I show credentials in our direct messages only.")
         found = self._surface.showing.credentials(turn.caller, parse_request_id(value))
-        return _reply(found, self._surface.connect(found.request, found.grants, found.certificate))
+        many = min(len(found.grants), MOST_SERVERS)
+        while True:  # what does not fit is left out whole: half a file would be no file
+            connection = self._surface.connect(found.request, found.grants[:many], found.certificate)
+            seen = list(_seen(found, connection))
+            if len(seen) < MOST_BLOCKS or many == 1:
+                return _reply(found, seen, many)
+            many //= 2
 
 
-def _reply(found: Credentials, connection: Connection) -> Reply:
-    until = found.request.expires_at or found.request.submitted_at
+def _seen(found: Credentials, connection: Connection) -> Iterator[Block]:
     servers = [grant.server for grant in found.grants]
+    until = _until(found)
     intro = (
         f"*{names(servers)}* as `{connection.user}` until {mrkdwn.clock(until)}, "
         f"with your key {shown(found.key.fingerprint)}."
     )
     # The name stands outside the fence: in a shell, even a comment made of it could be run.
     commands = [f"*{shown(server.name, 60)}*\n{blocks.fenced(server.command)}" for server in connection.servers]
-    seen: list[Block] = [
-        blocks.section(f"{intro}\nPaste this once in a terminal on your laptop. It writes two small files:"),
-        *blocks.code(connection.install),
-        blocks.section(f"Then log in. If your key is not `{connection.key_file}`, name the right file:"),
-        *blocks.packed(commands),
-        blocks.section("The certificate, for other tools:"),
-        *blocks.code(connection.certificate),
-    ]
+    yield blocks.section(f"{intro}\nPaste this once in a terminal on your laptop. It writes two small files:")
+    yield from blocks.code(connection.install)
+    yield blocks.section(f"Then log in. If your key is not `{connection.key_file}`, name the right file:")
+    yield from blocks.packed(commands)
+    yield blocks.section("The certificate, for other tools:")
+    yield from blocks.code(connection.certificate)
+
+
+def _reply(found: Credentials, seen: list[Block], many: int) -> Reply:
+    servers = [grant.server for grant in found.grants]
     last = "Only you see this, and it is gone when Slack reloads. Press the button again for it."
-    if len(seen) >= MOST_BLOCKS:
-        seen, last = seen[: MOST_BLOCKS - 1], f"That is more than Slack shows at once. {last}"
-    plain = f"Credentials for {join_words([server.name for server in servers])}, until {until:%H:%M} UTC."
-    return Reply(sentence=plain, blocks=(*seen, blocks.context(last)))
+    if many < len(servers):
+        last = f"These are {many} of {len(servers)} servers: Slack shows no more at once. {last}"
+    plain = f"Credentials for {join_words([server.name for server in servers])}, until {_until(found):%H:%M} UTC."
+    return Reply(sentence=plain, blocks=(*seen[: MOST_BLOCKS - 1], blocks.context(last)))
+
+
+def _until(found: Credentials) -> datetime:
+    return found.request.expires_at or found.request.submitted_at

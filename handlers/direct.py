@@ -34,8 +34,10 @@ def to_requester(standing: Standing, now: datetime) -> Iterator[Wanted]:
 
 def _asked(standing: Standing) -> Wanted:
     request = standing.request
-    cancel = [button("Cancel", ids.REQUEST_CANCEL, value=request.id)] if request.state is RequestState.PENDING else []
-    return _wanted(request, ASKED, _asked_words(standing), buttons=cancel, closed=request.state not in _WAITING)
+    buttons = [button("Cancel", ids.REQUEST_CANCEL, value=request.id)] if request.state is RequestState.PENDING else []
+    if request.state is RequestState.APPROVED:
+        buttons = _retry(standing)
+    return _wanted(request, ASKED, _asked_words(standing), buttons=buttons, closed=request.state not in _WAITING)
 
 
 def _asked_words(standing: Standing) -> str:
@@ -81,7 +83,14 @@ def _ready(standing: Standing) -> Wanted:
     first, *rest = outcomes.open_now(standing)
     if commands := phrases.sudo_words(request):
         rest.append(f"You log in {commands}: exactly as written, and nothing else.")
-    return _wanted(request, READY, first, *rest, buttons=[show, done])
+    return _wanted(request, READY, first, *rest, buttons=[show, *_retry(standing), done])
+
+
+def _retry(standing: Standing) -> list[Block]:
+    """The button that tries the missing servers again, while any is missing."""
+    if not outcomes.can_retry(standing):
+        return []
+    return [button("Retry", ids.REQUEST_RETRY, value=standing.request.id)]
 
 
 def _wanted(

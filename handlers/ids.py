@@ -12,6 +12,7 @@ REQUEST_REASON = "request.reason"
 REQUEST_SOURCE_IP = "request.source_ip"
 REQUEST_CANCEL = "request.cancel"
 REQUEST_COMPLETE = "request.complete"
+REQUEST_RETRY = "request.retry"
 REQUEST_REVOKE = "request.revoke"  # opens the modal that asks for a reason
 REQUEST_REVOKE_MODAL = "request.revoke_modal"
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from access.attempts import has_failed, latest
 from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState, Review, Verdict
 from access.service.submitting import Standing
 from access.words import duration_words
@@ -32,7 +33,7 @@ def approved(standing: Standing) -> str:
 def opening(standing: Standing) -> list[str]:
     """That servers are being opened, and what holds it up."""
     request = standing.request
-    told = phrases.troubles(standing.grants, phrases.problem_of)
+    told = phrases.troubles(latest(standing.grants), phrases.problem_of)
     if not told and request.problem:
         told = [phrases.sentence(request.problem)]
     doing = f"I am opening {phrases.names(request.servers)}."
@@ -41,8 +42,9 @@ def opening(standing: Standing) -> list[str]:
 
 def open_now(standing: Standing) -> list[str]:
     """``11 of 12 are open until …``, and what is the matter with the others."""
-    grants, until = standing.grants, standing.request.expires_at
-    ready, coming, failed = _in(grants, GrantState.ACTIVE), _in(grants, GrantState.PROVISIONING), _closing(grants)
+    grants, until = latest(standing.grants), standing.request.expires_at
+    ready, coming = _in(grants, GrantState.ACTIVE), _in(grants, GrantState.PROVISIONING)
+    failed = [grant for grant in grants if has_failed(grant)]
     span = f" until {clock(until)}" if until else ""
     if len(ready) == len(grants):
         return [f"{names_of(ready)} {are(ready)} open{span}."]
@@ -52,6 +54,14 @@ def open_now(standing: Standing) -> list[str]:
     if held_up:
         return [*lines, *held_up, _TRYING]
     return [*lines, f"{names_of(coming)} {are(coming)} still being opened."] if coming else lines
+
+
+def can_retry(standing: Standing) -> bool:
+    """Whether the servers of a running request could not all be opened, so far or for good."""
+    return any(
+        has_failed(grant) or (grant.state is GrantState.PROVISIONING and phrases.problem_of(grant))
+        for grant in latest(standing.grants)
+    )
 
 
 def ending(standing: Standing, now: datetime) -> list[str]:
@@ -85,13 +95,13 @@ def last_reviewer(reviews: Sequence[Review]) -> str:
 
 
 def names_of(grants: Sequence[Grant], *, most: int = 6) -> str:
-    """The grants' servers."""
-    return phrases.names([grant.server for grant in grants], most=most)
+    """The grants' servers, each once."""
+    return phrases.names([grant.server for grant in latest(grants)], most=most)
 
 
 def are(grants: Sequence[Grant]) -> str:
     """``is`` or ``are``."""
-    return "is" if len(grants) == 1 else "are"
+    return "is" if len(latest(grants)) == 1 else "are"
 
 
 def at_clock(at: datetime | None) -> str:
@@ -109,7 +119,7 @@ def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
 
 
 def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
-    lines = phrases.troubles(grants, lambda grant: grant.outcome)
+    lines = phrases.troubles(latest(grants), lambda grant: grant.outcome)
     rights = request.terms.rights
     if any(grant.proof for grant in grants) and (rights.sudo or rights.commands):
         given = "root was" if rights.sudo else "sudo for some commands was"
@@ -122,9 +132,9 @@ def _kept_homes(grants: Sequence[Grant]) -> list[str]:
     kept = [(grant, grant.proof["home_kept_until"]) for grant in grants if "home_kept_until" in grant.proof]
     if not kept:
         return []
-    latest = max(datetime.fromisoformat(until) for _, until in kept)
+    longest = max(datetime.fromisoformat(until) for _, until in kept)
     where = names_of([grant for grant, _ in kept])
-    return [f"The home folder on {where} is kept, for root only, until {day(latest)}; then it is deleted."]
+    return [f"The home folder on {where} is kept, for root only, until {day(longest)}; then it is deleted."]
 
 
 def _doubts(request: AccessRequest, left: Sequence[Grant], now: datetime) -> list[str]:
@@ -154,7 +164,3 @@ def _why(request: AccessRequest) -> str:
 
 def _in(grants: Sequence[Grant], state: GrantState) -> list[Grant]:
     return [grant for grant in grants if grant.state is state]
-
-
-def _closing(grants: Sequence[Grant]) -> list[Grant]:
-    return [grant for grant in grants if grant.state in {GrantState.REMOVING, GrantState.REMOVED}]

@@ -1,5 +1,6 @@
 """Where requests stand, for the one who asked and for those who may look."""
 
+from access.attempts import latest
 from access.model import AccessRequest, EndCause, GrantState, RequestState, SlackUser
 from access.service.submitting import Standing
 from access.words import duration_words
@@ -92,11 +93,15 @@ def _grants(standing: Standing) -> list[Block]:
         f"{phrases.name_of(grant.server)} ({grant.server.instance_id}, {phrases.shown(grant.server.account, 40)}, "
         f"{grant.server.region}): {_GRANT_WORDS[grant.state]}"
         + (f". {phrases.sentence(said)}" if (said := phrases.problem_of(grant) or grant.outcome) else "")
-        for grant in standing.grants
+        for grant in sorted(latest(standing.grants), key=lambda grant: _ORDER.index(grant.state))
     ]
-    return [blocks.section("\n".join(lines[:20]))] if lines else []
+    more = [f"And {len(lines) - _MOST_GRANTS} more."] if len(lines) > _MOST_GRANTS else []
+    return list(blocks.packed([*lines[:_MOST_GRANTS], *more]))
 
 
+# What a reader has to know of first.
+_ORDER = (GrantState.PROVISIONING, GrantState.REMOVING, GrantState.REMOVED, GrantState.ACTIVE)
+_MOST_GRANTS = 60
 _GRANT_WORDS = {
     GrantState.PROVISIONING: "being opened",
     GrantState.ACTIVE: "open",

@@ -12,6 +12,7 @@ from access.ports import Clock, Inventory
 from access.service.ending import Ending
 from access.service.keys import Keys
 from access.service.linking import Linking
+from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
 from access.service.showing import Showing
 from access.service.submitting import Submitting
@@ -77,6 +78,7 @@ class Surface:
     linking: Linking
     submitting: Submitting
     reviewing: Reviewing
+    retrying: Retrying
     ending: Ending
     keys: Keys
     showing: Showing

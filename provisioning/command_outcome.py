@@ -16,3 +16,4 @@ class Unanswered:
 
     reason: str
     retryable: bool
+    silent: bool = False  # the agent gave no sign of life

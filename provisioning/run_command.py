@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zlib import crc32
 
 from access.model import Grant
 from access.ports import Clock
@@ -46,8 +47,16 @@ class RunCommand:
         A first call only makes intents, to be saved; the next one sends them; those after it ask how it goes.
         """
         outcomes = self._intend(order, [grant for grant in grants if not _intent(order, grant)])
-        for batch in self._batches(order, grants):
-            outcomes |= self._poll(batch) if batch.intent.command_id else self._begin(batch)
+        batches = self._batches(order, grants)
+        sent = [batch for batch in batches if batch.intent.command_id]
+        for batch in batches:
+            if not batch.intent.command_id:
+                outcomes |= self._begin(batch)
+        # One pause for all that are asked together, so that they go on being asked together.
+        now = self._clock()
+        pause = _pause(now - max((batch.intent.at for batch in sent), default=now))
+        for batch in sent:
+            outcomes |= self._poll(batch, pause)
         return outcomes
 
     def _intend(self, order: Order, grants: Iterable[Grant]) -> dict[str, Outcome]:
@@ -132,7 +141,7 @@ class RunCommand:
             if error.answered and error.retryable:
                 self._fresh.add(batch.intent.token)  # surely not taken: no need to look for it
             return self._put_off(batch, error)
-        intent = replace(batch.intent, at=self._clock(), command_id=str(answer["Command"]["CommandId"]))
+        intent = replace(batch.intent, at=self._clock(), tries=0, command_id=str(answer["Command"]["CommandId"]))
         return batch.all(intent.wait(_pause(timedelta())))
 
     def _put_off(self, batch: Batch, error: AwsError) -> dict[str, Outcome]:
@@ -142,7 +151,7 @@ class RunCommand:
             self._fresh.take(batch.intent.token)
             return batch.all(Unanswered(reason=error.sentence, retryable=error.retryable))
         intent = replace(batch.intent, at=self._clock(), tries=tries)
-        return batch.all(intent.wait(timedelta(seconds=min(0.25 * 2**tries, 8.0))))
+        return batch.all(intent.wait(_backoff(intent)))
 
     def _send_without_bad(self, batch: Batch) -> dict[str, Outcome]:
         """One id that AWS does not take fails the whole call: find it, and send the rest."""
@@ -168,32 +177,35 @@ class RunCommand:
         alive = {instance.id for instance in instances.values() if not instance.is_gone}
         return {instance_id for instance_id in agents if instance_id in alive or not instance_id.startswith("i-")}
 
-    def _poll(self, batch: Batch) -> dict[str, Outcome]:
+    def _poll(self, batch: Batch, pause: timedelta) -> dict[str, Outcome]:
         """Ask for all servers of a command in one call."""
         try:
             invocations = self._invocations(batch)
         except AwsError as error:
             return self._put_off_poll(batch, error)
-        return {grant.id: self._outcome(batch, grant, invocations) for grant in batch.grants}
+        return {grant.id: self._outcome(batch, grant, invocations, pause) for grant in batch.grants}
 
     def _invocations(self, batch: Batch) -> dict[str, Mapping[str, Any]]:
         wanted = {"CommandId": batch.intent.command_id, "Details": True}
         pages = self._sessions.pages(*batch.place, "ssm", "list_command_invocations", wanted, once=True)
         return {each["InstanceId"]: each for page in pages for each in page.get("CommandInvocations", [])}
 
-    def _outcome(self, batch: Batch, grant: Grant, invocations: Mapping[str, Mapping[str, Any]]) -> Outcome:
+    def _outcome(
+        self, batch: Batch, grant: Grant, invocations: Mapping[str, Mapping[str, Any]], pause: timedelta
+    ) -> Outcome:
         found = read_invocation(grant.server.name, invocations.get(grant.server.instance_id, {}))
         if found:
             return found
         if self._clock() > _deadline(batch):
-            return Unanswered(reason=f"{grant.server.name} did not finish in time.", retryable=True)
-        return batch.intent.wait(_pause(self._clock() - batch.intent.at))
+            return Unanswered(reason=f"{grant.server.name} did not finish in time.", retryable=True, silent=True)
+        return replace(batch.intent, tries=0).wait(pause)
 
     def _put_off_poll(self, batch: Batch, error: AwsError) -> dict[str, Outcome]:
         # ListCommandInvocations does not know a very young command.
         unknown = error.code == "InvalidCommandId" and self._clock() - batch.intent.at < _LIST_LAG
         if (error.retryable or unknown) and self._clock() <= _deadline(batch):
-            return batch.all(batch.intent.wait(_LOOK_AGAIN))
+            intent = replace(batch.intent, tries=batch.intent.tries + 1)
+            return batch.all(intent.wait(_LOOK_AGAIN if unknown else _backoff(intent)))
         return batch.all(
             Unanswered(reason=error.sentence, retryable=error.retryable or error.code == "InvalidCommandId")
         )
@@ -208,8 +220,14 @@ def _deadline(batch: Batch) -> datetime:
 
 
 def _pause(age: timedelta) -> timedelta:
-    """Often at first, then less: 50 ms to 5 s."""
-    return min(max(age / 4, timedelta(milliseconds=50)), timedelta(seconds=5))
+    """Often at first, then less, 50 ms to 5 s: an end is heard of within a sixth of the time that it took."""
+    return min(max(age / 6, timedelta(milliseconds=50)), timedelta(seconds=5))
+
+
+def _backoff(intent: Intent) -> timedelta:
+    """Twice as long each time, up to 8 s, give or take an eighth: what was turned away together comes back spread."""
+    spread = 0.875 + crc32(intent.token.encode()) % 256 / 1024
+    return timedelta(seconds=min(0.25 * 2.0 ** min(intent.tries, 8), 8.0) * spread)
 
 
 def _unreachable(grant: Grant) -> Unanswered:

@@ -24,6 +24,7 @@ from access.ports import Store
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
 from access.service.ending import Ending
+from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
 from access.service.submitting import Standing, Submitted, Submitting, standing
 from access.steps import Done, Step
@@ -97,6 +98,7 @@ class World:
             request_id=lambda _: f"AR-T{next(numbers):03d}",
         )
         self.submitting, self.reviewing, self.ending = Submitting(self.desk), Reviewing(self.desk), Ending(self.desk)
+        self.retrying = Retrying(self.desk)
         self.authority = SshCertificateAuthority.generate(clock=self.clock)
         put_on_record(store, self.authority)
         self.ana = self.add_person(a_person("Ana Ruiz"), ANA)

@@ -8,6 +8,7 @@ from access.model import AccessRequest, Grant, Rights
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
 from provisioning.accounts.answers import never_made, read_created, read_removed, terminated
+from provisioning.accounts.silence import with_last_answers
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
 from provisioning.command_intent import Order, Outcome
@@ -102,6 +103,7 @@ class ShortLivedUser:
                 places[grant.server.account, grant.server.region].append((grant, outcome))
         gone: list[Grant] = []
         silent: list[tuple[Grant, Unanswered]] = []
+        mute: dict[tuple[str, str], list[tuple[Grant, Unanswered]]] = defaultdict(list)
         for place, lacking in places.items():
             known = self._known(*place, [grant.server.instance_id for grant, _ in lacking])
             for grant, lack in lacking:
@@ -112,7 +114,10 @@ class ShortLivedUser:
                     reason = f"{grant.server.name} is {instance.state}."
                     silent.append((grant, Unanswered(reason=reason, retryable=True)))
                 else:
-                    silent.append((grant, lack))
+                    mute[place].append((grant, lack))
+        now = self._clock()
+        for place, lacking in mute.items():
+            silent += with_last_answers(self._sessions, *place, lacking, now)
         return gone, silent
 
     def _known(self, account: str, region: str, ids: Sequence[str]) -> dict[str, Instance | None]:

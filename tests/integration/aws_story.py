@@ -16,6 +16,7 @@ from access.model import AccessRequest, AccountName, Grant, RequestState, RouteN
 from access.ports import Store
 from access.reconcile import Reconciler
 from access.service.ending import Ending
+from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
 from access.service.submitting import Submitting
 from handlers.audit_lines import line
@@ -78,23 +79,29 @@ class Machine:
     clock: FakeClock
     name: str
     ends: dict[str, datetime] = field(default_factory=dict)  # of the users that it has
-    tombstones: set[str] = field(default_factory=set)
+    attempts: dict[str, str] = field(default_factory=dict)  # by which attempt each of them was made
+    tombstones: set[str] = field(default_factory=set)  # request and attempt
     ran: list[str] = field(default_factory=list)
     refuses: dict[str, str] = field(default_factory=dict)  # the code that create or remove fails with
     behind: timedelta = timedelta()  # how far its clock is behind
 
     def __call__(self, script: str, environment: Mapping[str, str]) -> Scripted:
         """What create and remove do and answer."""
-        user, request = environment["SSM_UserName"], environment["SSM_RequestId"]
+        user, attempt = environment["SSM_UserName"], environment["SSM_Attempt"]
+        request = f"{environment['SSM_RequestId']}.{attempt}"
         action = "create" if "SSM_NotAfter" in environment else "remove"
         self.ran.append(f"{action} {user}")
         code = self.refuses.get(action) or self._refusal(action, request, environment)
         if code:
             return Scripted(output=frame(action, f"failed:{code}"), code=1)
         if action == "create":
+            self.attempts[user] = attempt
             self.ends[user] = datetime.fromtimestamp(int(environment["SSM_NotAfter"]), UTC)
         else:
             self.tombstones.add(request)
+            if self.attempts.get(user, attempt) != attempt:
+                about = {"request": environment["SSM_RequestId"], "user": user}
+                return Scripted(output=frame("remove", **about, result="superseded"))
             self.ends.pop(user, None)
         said = answer(script, environment).output
         return Scripted(output=re.sub("(?m)^now=.*$", f"now={int(self._time().timestamp())}", said))
@@ -126,6 +133,7 @@ class Story(World):
         self.aws = AwsInventory(ground.sessions, ACCOUNTS, clock=self.clock)
         self.desk = replace(self.desk, inventory=self.aws, clock=self.clock)
         self.submitting, self.reviewing, self.ending = Submitting(self.desk), Reviewing(self.desk), Ending(self.desk)
+        self.retrying = Retrying(self.desk)
         now = self.clock.now
         self.add_person(a_person("Ana Ruiz", groups_read_at=now), ANA)
         self.add_person(a_person("Ben Ito", groups=frozenset({"payments-leads"}), groups_read_at=now), BEN)

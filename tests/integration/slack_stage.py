@@ -92,6 +92,7 @@ def stage(store: Store, *, room: int = 100, **settings: Any) -> Iterator[Stage]:
             linking=Linking(world.desk),
             submitting=world.submitting,
             reviewing=world.reviewing,
+            retrying=world.retrying,
             ending=world.ending,
             keys=Keys(world.desk),
             showing=Showing(world.desk, ring(world.authority)),

@@ -1,15 +1,18 @@
 """AWS fails while servers are being opened: what Ana reads, that it opens when it can, and that nobody else waits."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
 
 from access.model import EndCause, RequestState
+from access.service.desk import Caller
 from sandbox.aws import Server
 from storage.unit_of_work import SqlStore
 from tests.integration.aws_desk import HOME, OTHER
 from tests.integration.aws_story import AwsGround, Story, aws_ground
+from tests.values import ANA
 
 Act = Callable[[Story, Server], object]
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
@@ -87,7 +90,8 @@ def test_a_trouble_is_said_and_the_server_opens_when_it_is_over(story: Story, tr
     begin(story, server)
     story.let(seconds=140)
     assert story.now(request).state is RequestState.APPROVED
-    assert f"{sentence} I go on trying." in story.reads(request)
+    last_answer = r"( It last answered at \d\d:\d\d UTC\.)" if sentence == SILENT else ""
+    assert re.search(rf"{re.escape(sentence)}{last_answer} I go on trying\.", story.reads(request))
     assert sentence in story.card(request)
 
     end(story, server)
@@ -136,7 +140,7 @@ def test_a_server_in_trouble_keeps_nobody_else_waiting(story: Story) -> None:
     assert SILENT in story.reads(troubled)
     read = story.reads(both)
     assert "1 of 2 is open until" in read
-    assert f"{SILENT}\nI go on trying." in read
+    assert re.search(rf"{re.escape(SILENT)} It last answered at \d\d:\d\d UTC\.\nI go on trying\.", read)
     assert story.let_in(other) == ["db-2"]
 
 
@@ -276,6 +280,44 @@ def test_a_server_with_a_wrong_clock_is_not_left_open(story: Story, minutes: int
     assert (ended.state, ended.cause) == (RequestState.ENDED, EndCause.FAILED)
     assert sentence in story.reads(request)
     assert machine.ends == {}
+
+
+def test_of_a_silent_server_is_told_when_it_last_answered_and_retry_opens_it_at_once(story: Story) -> None:
+    story.server("web-1")
+    server = story.server("db-7")
+    seen_at = story.clock.now
+    story.double.faults.lose(server)
+    request = story.approved("web-1", "db-7")
+    story.let(minutes=4)
+    assert "1 of 2 is open" in story.reads(request)
+    assert (
+        "db-7 does not answer: its SSM agent did not fetch the command in time. "
+        f"It last answered at {seen_at:%H:%M} UTC.\nI go on trying."
+    ) in story.reads(request)
+    story.double.faults.heal(server)
+    story.retrying.retry(Caller(slack_user=ANA), request.id)
+    story.let(seconds=3)
+    assert story.let_in(request) == ["web-1", "db-7"]
+
+
+def test_a_server_that_failed_is_opened_by_a_retry_and_closed_for_good_at_the_end(story: Story) -> None:
+    story.server("web-1")
+    story.server("db-7")
+    machine = story.machines["db-7"]
+    machine.refuses["create"] = "no_sshd"
+    request = story.approved("web-1", "db-7")
+    story.let(seconds=30)
+    assert story.let_in(request) == ["web-1"]
+    machine.refuses.clear()
+    story.retrying.retry(Caller(slack_user=ANA), request.id)
+    story.let(seconds=30)
+    assert "web-1 and db-7 are open until" in story.reads(request)
+    sent = [(command.parameters["Attempt"][0], len(command.instance_ids)) for command in story.double.commands[-1:]]
+    assert sent == [("2", 1)]
+    story.let(hours=1, minutes=1)
+    assert story.now(request).state is RequestState.ENDED
+    assert story.let_in(request) == []
+    assert "verified" in story.reads(request)
 
 
 def test_a_clock_that_is_a_minute_off_is_good_enough(story: Story) -> None:

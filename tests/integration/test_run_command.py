@@ -210,7 +210,7 @@ def test_a_server_that_is_offline_fails_alone_when_its_time_to_start_is_over(des
     desk.double.pass_start_deadline()
     ends = desk.drive(step, grants)
     assert ends["AR-7F3K.1"] == Unanswered(
-        reason="web-0 does not answer: its SSM agent did not fetch the command in time.", retryable=True
+        reason="web-0 does not answer: its SSM agent did not fetch the command in time.", retryable=True, silent=True
     )
     assert isinstance(ends["AR-7F3K.2"], Answered)
 
@@ -223,7 +223,9 @@ def test_an_agent_that_never_ends_is_given_up_after_the_documents_own_time(desk:
     desk.clock.forward(seconds=ORDER.document.timeout_seconds)
     grants = after(step, grants)
     desk.clock.forward(seconds=200)
-    assert step(grants) == {"AR-7F3K.1": Unanswered(reason="web-0 did not finish in time.", retryable=True)}
+    assert step(grants) == {
+        "AR-7F3K.1": Unanswered(reason="web-0 did not finish in time.", retryable=True, silent=True)
+    }
 
 
 def test_polls_come_at_once_and_then_less_often(desk: AwsDesk) -> None:
@@ -294,6 +296,8 @@ def test_a_handle_of_another_act_is_no_handle(desk: AwsDesk) -> None:
         ("Failed", "AccessDenied", False),
         ("Cancelled", "Canceled", True),
         ("Failed", "RateExceeded", True),
+        ("Incomplete", "Incomplete", True),
+        ("NoInstancesInTag", "No Instances In Tag", True),
     ],
 )
 def test_every_end_has_a_sentence_about_the_server(status: str, details: str, retryable: bool) -> None:
@@ -309,6 +313,25 @@ def test_every_end_has_a_sentence_about_the_server(status: str, details: str, re
 )
 def test_anything_else_is_still_under_way(status: str) -> None:
     assert read_invocation("web-1", {"Status": status, "StatusDetails": status}) is None
+
+
+def test_no_two_ends_read_alike() -> None:
+    """Those of "Understanding command statuses", of an invocation and of a command."""
+    ends = {
+        *("DeliveryTimedOut", "ExecutionTimedOut", "TimedOut", "Failed", "Cancelled", "Undeliverable", "Terminated"),
+        *("InvalidPlatform", "AccessDenied", "Incomplete", "RateExceeded", "NoInstancesInTag"),
+    }
+    said = [read_invocation("web-1", {"Status": end, "StatusDetails": end}) for end in ends]
+    reasons = {end.reason for end in said if isinstance(end, Unanswered)}
+    assert len(reasons) == len(ends)
+
+
+def test_a_script_that_could_not_be_run_is_no_answer() -> None:
+    plugin = {"Output": "\n", "ResponseCode": 127}
+    end = read_invocation("web-1", {"Status": "Failed", "StatusDetails": "Failed", "CommandPlugins": [plugin]})
+    assert end == Unanswered(
+        reason="web-1's SSM agent could not run the script, and did not say why (exit status 127).", retryable=True
+    )
 
 
 def test_a_cancelled_command_says_so(desk: AwsDesk) -> None:

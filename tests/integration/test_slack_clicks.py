@@ -1,5 +1,6 @@
 """Buttons and forms over real signed deliveries: review, the request form, credentials, Home."""
 
+import base64
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ from datetime import timedelta
 import pytest
 
 from access.audit import Kind
-from access.model import EndCause, RequestState, Submission, Verdict
+from access.model import EndCause, GrantState, RequestState, Submission, Verdict
 from access.ports import Post
 from access.service.submitting import Submitted, Submitting
+from access.steps import Done, Failed
 from handlers import ids
 from handlers.after_ack import BUSY, AfterAck
 from sandbox.slack import View
@@ -19,7 +21,7 @@ from storage.unit_of_work import SqlStore
 from tests.integration.slack_stage import ANA_CALLS, CARD, MAX, TOWN, Stage, stage
 from tests.stores import run_together
 from tests.values import ANA, BEN, a_person, a_policy, a_rule, a_server
-from tests.world import World
+from tests.world import World, done
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb2C3xXhZ4gq8gT0iC1oUqC8H2m8hY2l6yQe0k8t1yP ana@laptop"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb2C3xXhZ4gq8gT0iC1oUqC8H2m8hY2l6yQe0k8t1yP"
@@ -330,6 +332,32 @@ class TestCredentials:
         self.show(on, request.id)
         assert "Register your public key first" in on.told(ANA.user_id, 2)[1]
 
+    def test_of_500_servers_as_many_are_shown_whole_as_slack_takes(self, on: Stage) -> None:
+        on.say(f"key add {KEY}")
+        on.slack.reload(ANA.user_id)
+        request = on.world.submit()
+        on.world.approve(request)
+        on.world.reconcile()
+        rsa = "ssh-rsa " + base64.b64encode(b"\0\0\0\7ssh-rsa" + b"\0\0\2\0" + bytes(512)).decode()
+        details = {"host_keys": f"{HOST_KEY}\n{rsa}", "port": "22"}
+        fleet = [a_server(f"app-{number}", instance_id=f"i-{number:017x}") for number in range(499)]
+        with on.world.store.unit_of_work() as uow:
+            [first] = uow.grants.of(request.id)
+            uow.grants.save(replace(first, details=details))
+            for number, server in enumerate(fleet, start=2):
+                uow.grants.add(replace(first, id=f"{request.id}.{number}", server=server, details=details))
+            uow.commit()
+        self.show(on, request.id)
+        on.told(ANA.user_id)
+        [message] = on.slack.person(ANA.user_id).ephemerals()
+        assert len(message.blocks) <= 50
+        [[many]] = (re.findall(r"These are (\d+) of 500 servers", message.plain),)
+        known = message.plain.count(f"passport-i-{'0' * 13}")
+        assert int(many) >= 20
+        assert message.plain.count("ProxyCommand=") == int(many)
+        assert known == 3 * int(many)  # two host keys and one alias each: what is pasted is whole
+        assert ">| known_hosts)" in message.plain
+
     def test_a_name_from_a_tag_never_stands_in_what_is_pasted(self, on: Stage) -> None:
         evil = "web-1\n```\nrm -rf ~ <!channel>"
         on.world.inventory.servers[0] = replace(on.world.inventory.servers[0], name=evil)
@@ -414,3 +442,36 @@ def _submit(world: World) -> str:
     filed = Submitting(world.desk).submit(ANA_CALLS, Submission(servers=("web-1",), reason="x"))
     assert isinstance(filed, Submitted)
     return filed.request.id
+
+
+class TestRetry:
+    def half_open(self, on: Stage) -> str:
+        on.world.account.on_provision = lambda _, grant: (
+            Failed(reason="db-2: The server has no sshd.", retryable=False) if grant.server.name == "db-2" else Done()
+        )
+        request = on.world.submit("web-1", "db-2")
+        on.world.approve(request)
+        on.world.reconcile()
+        on.world.account.on_provision = done
+        return request.id
+
+    def press(self, on: Stage, request_id: str, who: str = ANA.user_id) -> None:
+        on.slack.person(who).click(on.direct(ids.REQUEST_RETRY, request_id, who), ids.REQUEST_RETRY)
+
+    def test_opens_the_missing_server_and_a_second_click_changes_nothing(self, on: Stage) -> None:
+        request_id = self.half_open(on)
+        self.press(on, request_id)
+        self.press(on, request_id)
+        assert on.told(ANA.user_id, 2) == [
+            "I try db-2 again, and tell you how it goes.",
+            f"No server of {request_id} waits for a retry. Nothing changed.",
+        ]
+        on.world.reconcile()
+        grants = on.world.standing(request_id).grants
+        assert [grant.state for grant in grants] == [GrantState.ACTIVE, GrantState.REMOVED, GrantState.ACTIVE]
+
+    def test_is_the_requesters_alone(self, on: Stage) -> None:
+        request_id = self.half_open(on)
+        self.press(on, request_id, BEN.user_id)
+        assert on.told(BEN.user_id) == [f"Only Ana Ruiz can try the servers of {request_id} again."]
+        assert len(on.world.standing(request_id).grants) == 2
