@@ -100,8 +100,9 @@ class RunCommand:
         missing = batch.only(grant for grant in batch.grants if grant.id not in outcomes)
         if not missing.grants:
             return outcomes
-        if self._clock() - batch.intent.at < _LIST_LAG:
-            return outcomes | missing.all(batch.intent.wait(_LOOK_AGAIN))
+        unsure = batch.intent.at + _LIST_LAG - self._clock()
+        if unsure > timedelta():
+            return outcomes | missing.all(batch.intent.wait(min(_LOOK_AGAIN, unsure)))
         return outcomes | self._send(missing)
 
     def _find(self, batch: Batch) -> dict[str, str]:
