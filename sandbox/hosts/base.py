@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGES = (
     *("openssh-server", "openssh-client", "cron", "at", "sudo", "systemd", "libpam-systemd", "dbus", "passwd"),
-    *("iproute2", "iptables", "nftables", "fuse3", "procps", "acl", "util-linux", "findutils"),
+    *("iproute2", "iptables", "nftables", "curl", "fuse3", "procps", "acl", "util-linux", "findutils"),
 )
 # A layer built over other versions of these would mix two releases' files.
 TIED_TO = ("libc6", "libpam0g", "libssl3", "libssl3t64", "libsystemd0", "systemd", "openssh-client")
