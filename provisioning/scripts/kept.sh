@@ -55,7 +55,7 @@ purge_kept() {
 }
 
 # Whether any home is kept on this server.
-homes_kept() {
+has_kept_homes() {
     for place in "$KEPT"/AR-*; do
         [ -d "$place" ] && return 0
     done

@@ -2,6 +2,7 @@
 # Removing one user whole, and proving it. Used by the remove document, by the sweeper on the server, and to
 # take back a create that failed. It works on USER_NAME, USER_ID, HOME_DIR, DEAD_ID and KEEP_DAYS of the request's marker.
 
+WARNED=$STATE/warned
 KEEP_DAYS=0
 KILLED=0
 FILES=0
@@ -47,6 +48,7 @@ end_user() {
     sweep_files
     remove_account
     kill_processes
+    drop_login_note
     verify_gone && return 0
     case ,$LEFT, in *,files,*) sweep_stubborn_files ;; *) return 1 ;; esac
     verify_gone
@@ -55,8 +57,7 @@ end_user() {
 # Takes the marker away and, with the last user, sshd's settings, the wall and, unless homes are kept, the timer.
 # A wall that does not go keeps the timer, which tries again.
 forget_user() {
-    rm -f "$MARKER"
-    forget_warnings "${MARKER##*/}"
+    rm -f "$MARKER" "$WARNED/${MARKER##*/}.10" "$WARNED/${MARKER##*/}.2"
     if requests_left; then
         raise_wall
         WALL_STATE=stays
@@ -67,9 +68,10 @@ forget_user() {
 
 # Takes away what only users need; an interrupted removal is completed by the next command or the sweeper.
 leave_server() {
+    rm -rf "$WARNED"
     remove_sshd_settings
     [ ! -f "$STATE/wall" ] || WALL_STATE=removed
-    take_wall_down && { homes_kept || remove_timer; }
+    take_wall_down && { has_kept_homes || remove_timer; }
 }
 
 # No new login, no new sudo. Expiry is what sshd honours; a locked password alone is not.
@@ -189,10 +191,12 @@ unmount_all() {
             bounded umount -l "$(unescape "$point")" && MOUNTS=$((MOUNTS + 1))
         done
     done
-    # logind's note of the user, which it would keep for another ten seconds.
-    rm -f "/run/systemd/users/$USER_ID"
+    drop_login_note
     if [ -d "/run/user/$USER_ID" ] && [ -z "$(user_mounts)" ]; then rm -rf "/run/user/$USER_ID"; fi
 }
+
+# logind's note of the user, which it would keep for another ten seconds, and writes anew for each session that ends.
+drop_login_note() { rm -f "/run/systemd/users/$USER_ID"; }
 
 # Prints the files that would start something for the user later: crontabs, at jobs, lingering.
 job_files() {

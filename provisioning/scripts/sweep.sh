@@ -59,7 +59,7 @@ sweep_main() {
     done
     wait
     purge_kept
-    if ! requests_left && ! homes_kept && take_lock 50 && ! requests_left; then
+    if ! requests_left && ! has_kept_homes && take_lock 50 && ! requests_left; then
         leave_server
     fi
 }

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Tells a person's terminals that the end is near: 10 and 2 minutes before, once each. For the sweeper.
 
-WARNED=$STATE/warned
 MOST_TERMINALS=64
 
 # Warns of one request's end, which is so many seconds away, if it is time and has not been done. To the nearest minute:
@@ -12,6 +11,7 @@ warn_request() {
     [ "$2" -ge 150 ] || mark=2
     note=$WARNED/$1.$mark
     not_after=$(record_value "$STATE/requests/$1" not_after)
+    is_number "$not_after" || return 0
     [ "$(cat "$note" 2>/dev/null)" != "$not_after" ] || return 0
     [ -d "$WARNED" ] || mkdir -m 700 "$WARNED" || return 0
     printf '%s\n' "$not_after" | write_file "$note" 600 || return 0
@@ -86,10 +86,4 @@ living() {
     for pid in $writers; do
         if process_lives "$pid"; then printf '%s\n' "$pid"; fi
     done
-}
-
-# Forgets what was said to a user who is gone.
-forget_warnings() {
-    rm -f "$WARNED/$1.10" "$WARNED/$1.2"
-    rmdir "$WARNED" 2>/dev/null
 }

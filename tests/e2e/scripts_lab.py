@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -132,17 +133,34 @@ class Lab:
         return self._ssh(created, "true", ())
 
     def _ssh(self, created: Created, command: str, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        with Doorway(self.host.dial) as door:
+            words = [*self._ssh_words(created, door), *options, f"{created.user_name}@127.0.0.1", command]
+            return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    @contextmanager
+    def terminal(self, created: Created, command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A login with a terminal that runs a command; what it shows is on the process's output."""
+        certificate = self.keys.certify(created.user_name)
+        with Doorway(self.host.dial) as door:
+            words = [*self._ssh_words(created, door), "-tt", "-o", f"CertificateFile={certificate}"]
+            words += [f"{created.user_name}@127.0.0.1", command]
+            with subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as ssh:
+                try:
+                    yield ssh
+                finally:
+                    ssh.kill()
+
+    def _ssh_words(self, created: Created, door: Doorway) -> list[str]:
         key = self.keys.folder / "alone" / "person"  # beside it there is no certificate that ssh would find
         known = self.keys.folder / f"{self.host.name}-{created.user_name}.known_hosts"
         known.write_text("".join(f"passport-host {key}\n" for key in created.host_keys))
-        with Doorway(self.host.dial) as door:
-            words = [
-                *("ssh", "-F", "none", "-p", str(door.port), "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"),
-                *("-i", str(key), "-o", "ConnectTimeout=10", "-o", f"UserKnownHostsFile={known}"),
-                *("-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlias=passport-host", *options),
-                *(f"{created.user_name}@127.0.0.1", command),
-            ]
-            return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return [
+            *("ssh", "-F", "none", "-p", str(door.port), "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"),
+            *("-i", str(key), "-o", "ConnectTimeout=10", "-o", f"UserKnownHostsFile={known}"),
+            *("-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlias=passport-host"),
+        ]
 
     def sh(self, script: str) -> str:
         """Run a shell line on the host as root and give its output; fails the test if it fails."""

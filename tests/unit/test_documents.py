@@ -74,6 +74,20 @@ def test_the_whole_programs_parse(program: str, shell: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "program",
+    [*(document.script for document in documents()), sweeper_program()],
+    ids=["create", "remove", "probe", "sweep"],
+)
+def test_the_whole_programs_have_every_function_that_they_call(program: str) -> None:
+    defined = re.compile(r"^([a-z_0-9]+)\(\) [{(]", re.MULTILINE)
+    known = {name for file in SCRIPTS.glob("*.sh") for name in defined.findall(file.read_text())}
+    unquoted = re.sub(r"'[^'\n]*'", "", program)
+    called = {name for name in known if re.search(rf"(?<![\w$./-]){name}(?![\w=()-])", unquoted)}
+    assert called
+    assert called - set(defined.findall(program)) == set()
+
+
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
 def test_a_document_is_what_systems_manager_takes(document: Document) -> None:
     content = json.loads(document.content)
