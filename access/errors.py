@@ -8,8 +8,11 @@ PassportError                     its text is one plain sentence for the person
 ├── SignInNeededError             no live link; the person signs in and goes on
 ├── DuplicateDeliveryError        this very delivery was acted upon before
 ├── UnavailableError              something outside does not answer; trying again later helps
+│   └── BusyError                 too many ask for the same at this moment; says when to try again
 └── TransitionError               a bug: the lifecycle has no such transition
 """
+
+from datetime import timedelta
 
 
 class PassportError(Exception):
@@ -54,6 +57,14 @@ class DuplicateDeliveryError(PassportError):
 
 class UnavailableError(PassportError):
     """Something outside does not answer now."""
+
+
+class BusyError(UnavailableError):
+    """Too many ask for the same just now; trying again after ``retry_in`` helps."""
+
+    def __init__(self, sentence: str, *, retry_in: timedelta) -> None:
+        super().__init__(sentence)
+        self.retry_in = retry_in
 
 
 class TransitionError(PassportError):

@@ -1,8 +1,9 @@
 """The roles that the outside plays, as Protocols; adapters live in the packages beside this one."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -101,6 +102,74 @@ class Certificate:
     valid_before: datetime
     source_addresses: tuple[str, ...]
     forwarding: bool = False
+
+
+class TunnelUse(StrEnum):
+    """What goes through a tunnel."""
+
+    SSH = "ssh"
+    RDP = "rdp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TunnelOrder:
+    """A tunnel to the server of an open grant, for the person of its request."""
+
+    grant: Grant
+    use: TunnelUse
+    person_id: str
+    person_email: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tunnel:
+    """A Session Manager session that runs; whoever has its ``response`` can use it."""
+
+    session_id: str
+    account: str
+    region: str
+    endpoint: str  # Systems Manager's address
+    response: str = field(repr=False)  # one line of JSON, as session-manager-plugin wants it
+    parameters: str = ""  # one line of JSON: what the session was started with
+
+
+class Tunnels(Protocol):
+    """Opens tunnels; account, server, document and port are the grant's, never a caller's."""
+
+    def open(self, order: TunnelOrder) -> Tunnel:
+        """Start the session, in turn; raises BusyError, UnavailableError or RefusedError."""
+        ...
+
+    def close(self, tunnel: Tunnel) -> None:
+        """End a session whose response has not left; what cannot be ended now ends with its grant."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenTunnel:
+    """A session of Passport's that AWS lists as active."""
+
+    session_id: str
+    account: str
+    region: str
+    instance_id: str
+    grant_id: str
+
+
+class OpenTunnels(Protocol):
+    """What AWS lists."""
+
+    def places(self) -> Sequence[tuple[str, str]]:
+        """Every account and region that Passport serves."""
+        ...
+
+    def all_open(self, account: str, region: str) -> Sequence[OpenTunnel]:
+        """Every active session that this Passport started there, whenever that was; raises PassportError."""
+        ...
+
+    def end(self, account: str, region: str, session_id: str) -> None:
+        """End it; raises PassportError."""
+        ...
 
 
 class Requests(Protocol):
@@ -310,6 +379,10 @@ class Deliveries(Protocol):
 
     def claim(self, key: str, *, subject: str, at: datetime) -> None:
         """Remember the delivery and what came of it; raises DuplicateDeliveryError if it is known."""
+        ...
+
+    def is_known(self, key: str) -> bool:
+        """Whether it was claimed before."""
         ...
 
 

@@ -26,7 +26,7 @@ _CALLS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ACKS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5)  # Slack waits for 3 s
 _TURNS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60)
 _WAITS = (1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
-_PAGES = ("slack", "link", "saml", "healthz", "readyz")
+_PAGES = ("slack", "link", "saml", "workstation", "healthz", "readyz")
 
 
 class Side(Protocol):

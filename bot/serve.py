@@ -20,7 +20,11 @@ from slack_sdk import WebClient
 
 from access.errors import PassportError
 from access.model import AccountName, RouteName
+from access.orphans import Orphans
+from access.ports import CertificateAuthority
 from access.reconcile import Reconciler
+from access.service.challenges import Challenges
+from access.service.connecting import Connecting
 from access.service.desk import Desk
 from access.service.ending import Ending
 from access.service.keys import Keys
@@ -41,6 +45,8 @@ from bot.signatures import SignedOnly
 from bot.sockets import Sockets
 from bot.values import host_and_port
 from bot.web import MOST_BYTES, Site, build_site
+from bot.workstation import site as workstation
+from bot.workstation.limits import AddressLimit, Lane
 from handlers.after_ack import AfterAck
 from handlers.app import build_app
 from handlers.feed import Feed
@@ -53,11 +59,14 @@ from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
 from provisioning.ssh_keys import parse_public_key
+from provisioning.ssh_signature import verify_signature
 from provisioning.tunnel_sessions import TunnelSessions
+from provisioning.tunnels import StartedTunnels
 
 _log = logging.getLogger(__name__)
 
 WEB_THREADS = 16
+WORKSTATION_THREADS = 24  # more, in a lane of their own: laptops that wait for a tunnel keep no thread from Slack
 MOST_CONNECTIONS = 500  # waitress's own 100 are soon taken by whoever opens them and says nothing
 QUIET_SECONDS = 30  # after which such a connection is closed
 INLINE_SECONDS = 2  # a Slack call before an ack: it has three seconds in all
@@ -118,6 +127,7 @@ class Passport:
         sessions = wiring.sessions(settings)
         self._inventory = AwsInventory(sessions, wiring.aws_accounts(settings), clock=wiring.now)
         keys = AuthorityKeys(settings, wiring.sealer(settings))
+        authority_ring = AuthorityRing(keys.find)
         establish(self._store, keys, clock=wiring.now)
         desk = Desk(
             store=self._store,
@@ -145,7 +155,10 @@ class Passport:
             admins=settings.slack_admins,
         )
         run_command = RunCommand(sessions, clock=wiring.now)
-        route = SessionManager(TunnelSessions(sessions, home=settings.home))
+        book = TunnelSessions(sessions, home=settings.home)
+        self._orphans = Orphans(self._store, book, clock=wiring.now)
+        self._tunnels = StartedTunnels(sessions, book)
+        route = SessionManager(book)
         account = ShortLivedUser(
             run_command,
             sessions,
@@ -177,7 +190,7 @@ class Passport:
             retrying=Retrying(desk),
             ending=Ending(desk),
             keys=Keys(desk),
-            showing=Showing(desk, AuthorityRing(keys.find)),
+            showing=Showing(desk, authority_ring),
             members=self._members,
             inventory=self._inventory,
             policy=desk.policy,
@@ -206,11 +219,33 @@ class Passport:
                 is_ready=self._why_not_ready,
             )
         )
+        workstation.register(site, self._workstation(desk, authority_ring))
         metrics.watch_store(self._store)
         metrics.watch_inventory(self._inventory.age)
         if sockets := self._sockets:
             metrics.watch_sockets(lambda: sockets.connected)
         self._server = _listen(settings, metrics.measure_http(site))
+
+    def _workstation(self, desk: Desk, authority: CertificateAuthority) -> workstation.Workstation:
+        """What laptops ask for."""
+        settings = self._settings
+        keys = wiring.sealer(settings).derive("workstation challenge")
+        connecting = Connecting(
+            desk,
+            authority,
+            self._tunnels,
+            challenges=Challenges(keys, clock=wiring.now, random_bytes=os.urandom),
+            verify=verify_signature,
+            home=settings.home,
+            lifetime=settings.workstation_certificate_lifetime,
+        )
+        return workstation.Workstation(
+            home=settings.home,
+            connecting=connecting,
+            lane=Lane(WORKSTATION_THREADS),
+            limit=AddressLimit(),
+            count_stranger=self._members.refusals.count,
+        )
 
     def start(self) -> None:
         """Take back this instance's leases, and start the loops and timers."""
@@ -218,11 +253,13 @@ class Passport:
             _log.info("took back %d pieces of work from before the restart", taken)
         self._store.on_commit(self._wake)
         self._metrics_server = _serve_metrics(self._settings, self._metrics)
+        self._tunnels.start()
         self._turns.loop.start()
         self._feed_loop.start()
         self._every(self._settings.inventory_every, "inventory", self._refresh_inventory)
         self._every(self._settings.groups_refresh_every, "groups", self._refreshing.run)
         self._every(HOUSEKEEPING, "housekeeping", self._keep_house)
+        self._every(HOUSEKEEPING, "tunnels", self._orphans.sweep)
         self._timers.start()
         if self._sockets:
             self._sockets.start()
@@ -235,6 +272,7 @@ class Passport:
     def stop(self) -> None:
         """Let what is under way finish; everything else is in the database."""
         self._server.close()
+        self._tunnels.stop()
         if self._sockets:
             self._sockets.stop()
         if self._timers.running:
@@ -286,7 +324,7 @@ def _listen(settings: Settings, site: WSGI) -> Any:
             TrustedProxies(site, settings.trusted_proxies),
             host=host,
             port=port,
-            threads=WEB_THREADS,
+            threads=WEB_THREADS + WORKSTATION_THREADS,
             ident="",
             connection_limit=MOST_CONNECTIONS,
             channel_timeout=QUIET_SECONDS,

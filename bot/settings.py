@@ -31,6 +31,7 @@ from bot.values import (
     SigningSecret,
     Sudo,
     Words,
+    WorkstationLifetime,
     host_and_port,
 )
 
@@ -171,6 +172,7 @@ class Settings(BaseSettings):
     max_servers: int = Field(default=50, ge=1, le=1000)
     lapse_after: Duration = timedelta(minutes=30)
     link_lifetime: Duration = timedelta(hours=12)
+    workstation_certificate_lifetime: WorkstationLifetime = timedelta(minutes=5)
     groups_max_age: Duration = timedelta(hours=12)
     groups_refresh_every: Duration = timedelta(minutes=10)
 

@@ -32,6 +32,12 @@ def _duration(value: object) -> object:
         raise ValueError(f'write a duration like "30m", "2h" or "1h30m", not {value!r}') from None
 
 
+def _minutes(value: timedelta) -> timedelta:
+    if not timedelta(minutes=2) <= value <= timedelta(hours=1):  # laptops fetch a new one a minute before the end
+        raise ValueError("it lies between 2m and 1h")
+    return value
+
+
 def _words(value: object) -> object:
     """A list, also from a variable, where it is written with commas."""
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
@@ -119,6 +125,7 @@ def _sudo(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Sudo = Annotated[bool | tuple[str, ...], BeforeValidator(_sudo)]
+WorkstationLifetime = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_minutes)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_words)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)]

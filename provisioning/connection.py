@@ -32,6 +32,16 @@ _KEY_FILES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SshTarget:
+    """An open server as ssh needs it, each word checked."""
+
+    instance_id: str
+    alias: str  # what its host keys are known under on a laptop
+    port: str
+    host_keys: tuple[str, ...]  # ``type base64`` each
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConnection:
     """How to reach one server; ``name`` is what people call it, and may hold anything."""
 
@@ -77,22 +87,36 @@ def connection(request: AccessRequest, grants: Sequence[Grant], certificate: str
     )
 
 
-def _server(request: AccessRequest, grant: Grant, folder: str, key_file: str) -> ServerConnection:
-    instance_id = _matching(_INSTANCE_ID, grant.server.instance_id)
-    alias = f"passport-{instance_id}"
+def ssh_target(grant: Grant) -> SshTarget:
+    """What of a grant may reach a laptop; raises ValueError, FramingError."""
+    instance_id = instance_of(grant)
     keys = parse_host_keys(grant.details.get("host_keys", "").split("\n"))
-    return ServerConnection(
-        name=grant.server.name,
+    return SshTarget(
         instance_id=instance_id,
-        alias=alias,
-        known_hosts=tuple(f"{alias} {key.kind} {key.blob}" for key in keys),
-        command=_command(request, grant, folder, key_file),
+        alias=f"passport-{instance_id}",
+        port=_port(grant.details.get("port", "22")),
+        host_keys=tuple(f"{key.kind} {key.blob}" for key in keys),
     )
 
 
-def _command(request: AccessRequest, grant: Grant, folder: str, key_file: str) -> str:
-    instance_id = _matching(_INSTANCE_ID, grant.server.instance_id)
-    port = _port(grant.details.get("port", "22"))
+def instance_of(grant: Grant) -> str:
+    """The server's id; raises ValueError for what is none."""
+    return _matching(_INSTANCE_ID, grant.server.instance_id)
+
+
+def _server(request: AccessRequest, grant: Grant, folder: str, key_file: str) -> ServerConnection:
+    target = ssh_target(grant)
+    return ServerConnection(
+        name=grant.server.name,
+        instance_id=target.instance_id,
+        alias=target.alias,
+        known_hosts=tuple(f"{target.alias} {key}" for key in target.host_keys),
+        command=_command(request, grant, target, folder, key_file),
+    )
+
+
+def _command(request: AccessRequest, grant: Grant, target: SshTarget, folder: str, key_file: str) -> str:
+    instance_id, port = target.instance_id, target.port
     tunnel = (
         f"aws ssm start-session --target {instance_id} --document-name AWS-StartSSHSession "
         f"--parameters portNumber=%p --region {_matching(_REGION, grant.server.region)}"

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from access.ports import OpenTunnel
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
 
@@ -38,15 +39,6 @@ def grant_in(reason: str, *, home: str) -> str:
     return words[1] if ours else ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OpenSession:
-    """A session of Passport's that has not ended."""
-
-    id: str
-    grant_id: str
-    instance_id: str
-
-
 @dataclass(kw_only=True, slots=True)
 class _Shelf:
     """What is known of one account and region."""
@@ -55,11 +47,11 @@ class _Shelf:
     begun: int = 0  # listings so far
     begun_at: float = -APART_SECONDS
     number: int = 0  # of the listing that is kept
-    found: Mapping[str, Sequence[OpenSession]] = field(default_factory=dict)
+    found: Mapping[str, Sequence[OpenTunnel]] = field(default_factory=dict)
 
 
 class TunnelSessions:
-    """Lists and ends them; safe to use from many threads, which never wait for each other."""
+    """``access.ports.OpenTunnels``; safe to use from many threads, which never wait for each other."""
 
     def __init__(
         self,
@@ -81,7 +73,7 @@ class TunnelSessions:
         """The number of the newest listing: one with a higher number begins later than now."""
         return self._shelf(account, region).begun
 
-    def open_since(self, account: str, region: str, number: int) -> Mapping[str, Sequence[OpenSession]] | None:
+    def open_since(self, account: str, region: str, number: int) -> Mapping[str, Sequence[OpenTunnel]] | None:
         """Open sessions by grant id, of a listing begun after this number; None: ask again soon. Raises AwsError."""
         shelf = self._shelf(account, region)
         if not shelf.lock.acquire(blocking=False):
@@ -98,7 +90,11 @@ class TunnelSessions:
         finally:
             shelf.lock.release()
 
-    def all_open(self, account: str, region: str) -> Sequence[OpenSession]:
+    def places(self) -> Sequence[Place]:
+        """Every account and region of the settings."""
+        return [(account.name, region) for account in self._sessions.accounts.values() for region in account.regions]
+
+    def all_open(self, account: str, region: str) -> Sequence[OpenTunnel]:
         """Every open session of Passport's, asked now; raises AwsError."""
         return [session for together in self._grouped(account, region).values() for session in together]
 
@@ -110,15 +106,22 @@ class TunnelSessions:
             if error.code != "DoesNotExistException":
                 raise
 
-    def _grouped(self, account: str, region: str) -> Mapping[str, Sequence[OpenSession]]:
-        found: dict[str, list[OpenSession]] = defaultdict(list)
+    def _grouped(self, account: str, region: str) -> Mapping[str, Sequence[OpenTunnel]]:
+        found: dict[str, list[OpenTunnel]] = defaultdict(list)
         asked = {"State": "Active"}
         for page in self._sessions.pages(account, region, "ssm", "describe_sessions", asked, page_size=PAGE, once=True):
             for session in page["Sessions"]:
                 grant_id = grant_in(session.get("Reason", ""), home=self.home)
                 if grant_id:
-                    known = OpenSession(id=session["SessionId"], grant_id=grant_id, instance_id=session["Target"])
-                    found[grant_id].append(known)
+                    found[grant_id].append(
+                        OpenTunnel(
+                            session_id=session["SessionId"],
+                            account=account,
+                            region=region,
+                            instance_id=session["Target"],
+                            grant_id=grant_id,
+                        )
+                    )
             if page.get("NextToken"):
                 self._sleep(PAGES_APART)
         return found

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from storage.errors import SealError
 
@@ -41,6 +43,7 @@ class Sealer:
             raise ValueError("two sealing keys have the same id")
         self._first = keys[0][0]
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys}
+        self._keys = tuple(key for _, key in keys)
 
     def __repr__(self) -> str:
         return f"Sealer({', '.join(self._ciphers)})"
@@ -72,6 +75,15 @@ class Sealer:
         if sealed.startswith(f"{VERSION}:{self._first}:"):
             return sealed
         return self.seal(plain, table=table, column=column, row=row)
+
+    def derive(self, purpose: str) -> tuple[bytes, ...]:
+        """A key for another purpose out of each of the keys, the first one's first (HKDF, RFC 5869)."""
+        return tuple(
+            HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=f"passport:{purpose}".encode()).derive(
+                key
+            )
+            for key in self._keys
+        )
 
     def seal_file(self, path: Path, plain: bytes, *, purpose: str, replace: bool = True) -> None:
         """Write the value to a file that only its owner can read, whole or not at all.

@@ -76,9 +76,16 @@ def by_person(
     *,
     at: datetime,
     request_id: str = "",
+    server: str = "",
     details: Mapping[str, str] | None = None,
 ) -> Event:
     """An event that a person caused."""
     return Event(
-        kind=kind, at=at, actor=person.id, actor_name=person.name, request_id=request_id, details=details or {}
+        kind=kind,
+        at=at,
+        actor=person.id,
+        actor_name=person.name,
+        request_id=request_id,
+        server=server,
+        details=details or {},
     )

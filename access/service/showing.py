@@ -77,7 +77,13 @@ class Showing:
                 request=request,
                 grants=grants,
                 key=keys[-1],
-                wanted=_wanted(request, keys[-1], serial=uow.requests.next_serial(), now=now),
+                wanted=wanted_certificate(
+                    request,
+                    keys[-1],
+                    serial=uow.requests.next_serial(),
+                    now=now,
+                    valid_before=request.expires_at or now,  # open_grants has seen to it
+                ),
                 signers=signers(uow.authorities.all(), grants),
             )
             uow.commit()
@@ -104,15 +110,17 @@ def open_grants(uow: UnitOfWork, request: AccessRequest, now: datetime) -> Seque
     return grants
 
 
-def _wanted(request: AccessRequest, key: SshKey, *, serial: int, now: datetime) -> Certificate:
-    assert request.expires_at is not None  # noqa: S101 - open_grants has seen to it
+def wanted_certificate(
+    request: AccessRequest, key: SshKey, *, serial: int, now: datetime, valid_before: datetime
+) -> Certificate:
+    """What a certificate for this request says, whoever asks for it."""
     return Certificate(
         public_key=key.line,
         principal=request.user_name,
         key_id=f"passport:{request.id}:{request.person_email}",
         serial=serial,
         valid_after=now - CLOCK_SKEW,
-        valid_before=request.expires_at,
+        valid_before=valid_before,
         source_addresses=THROUGH_THE_TUNNEL,
         forwarding=request.terms.rights.forwarding,
     )

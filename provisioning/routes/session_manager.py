@@ -42,7 +42,7 @@ class SessionManager:
                 return Waiting(handle=handle, retry_in=_SOON)
             found = listed.get(grant.id, ())
             for session in found[:MOST_AT_ONCE]:
-                self._tunnels.end(server.account, server.region, session.id)
+                self._tunnels.end(server.account, server.region, session.session_id)
         except AwsError as error:
             return self._failed(grant, error)
         return self._look_again(grant, _SOON) if found else Done(details={"tunnel": "closed"})

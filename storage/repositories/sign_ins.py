@@ -115,6 +115,9 @@ class SqlDeliveries:
         if self._connection.execute(statement, {"key": key, "subject": subject, "at": at}).first() is None:
             raise DuplicateDeliveryError(self._connection.execute(_SUBJECT, {"key": key}).scalar() or "")
 
+    def is_known(self, key: str) -> bool:
+        return self._connection.execute(_SUBJECT, {"key": key}).first() is not None
+
 
 def _ticket_from_row(row: Row[Any]) -> LinkTicket:
     return LinkTicket(

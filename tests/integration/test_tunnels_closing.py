@@ -209,7 +209,7 @@ def test_listings_keep_apart_and_pages_too(lab: Lab, monkeypatch: pytest.MonkeyP
     started = {lab.start(web, grants[0].id) for _ in range(5)}
     tunnels = lab.tunnels()
     listed = tunnels.open_since("home", REGION, 0)
-    assert listed is not None and {session.id for session in listed[grants[0].id]} == started
+    assert listed is not None and {session.session_id for session in listed[grants[0].id]} == started
     assert len(lab.slept) == 2  # between three pages
     assert tunnels.open_since("home", REGION, 0) is listed
     assert tunnels.open_since("home", REGION, tunnels.last_begun("home", REGION)) is None

@@ -1,0 +1,1 @@
+"""What laptops ask of Passport: scripts to install, certificates of minutes, tunnels."""
