@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from access.audit import Head, as_json, verify
-from access.errors import PassportError
+from access.errors import InvalidInputError, PassportError
 from access.ports import AuditLog
 from bot import logs
 from bot import settings as settings_module
@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring the database up to date").set_defaults(run=_migrate)
     doctor = commands.add_parser("doctor", help="look at everything that Passport stands on")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON Lines")
+    doctor.add_argument("--fleet", action="store_true", help="ask every server whether it is ready")
+    doctor.add_argument("--account", help="with --fleet: the servers of one account of the settings")
+    doctor.add_argument("--region", help="with --fleet: the servers of one region")
     doctor.set_defaults(run=_doctor)
     documents = commands.add_parser("documents", help="Passport's Systems Manager documents")
     documents.add_argument("act", choices=["publish", "check", "show", "template"])
@@ -67,6 +70,10 @@ def _migrate(_: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if options.fleet:
+        return _fleet(options)
+    if options.account or options.region:
+        raise InvalidInputError("--account and --region go with --fleet.")
     from bot.doctor import examine
 
     status = 0
@@ -74,6 +81,25 @@ def _doctor(options: argparse.Namespace) -> int:
         status = 1 if finding.is_wrong else status
         print(json.dumps(finding.as_json()) if options.json else finding.line, flush=True)
     return status
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    """JSON Lines come as the servers answer; the table comes at the end."""
+    from bot.fleet_doctor import Fleet, as_table
+
+    fleet = Fleet(_load(), account=options.account, region=options.region)
+    for sentence in fleet.problems:
+        print(json.dumps({"ready": False, "problems": [sentence]}) if options.json else f"NOT LISTED  {sentence}")
+    findings = []
+    for finding in fleet.examine():
+        findings.append(finding)
+        if options.json:
+            print(json.dumps(finding.as_json()), flush=True)
+    if not options.json:
+        for line in as_table(findings):
+            print(line)
+        print(f"{sum(finding.is_ready for finding in findings)} of {len(findings)} servers are ready.")
+    return 0 if not fleet.problems and all(finding.is_ready for finding in findings) else 1
 
 
 def _documents(options: argparse.Namespace) -> int:

@@ -57,7 +57,12 @@ def deploy(name: str, account: str, parameters: Mapping[str, str | list[str]]) -
     values |= parameters
     if missing := template["Parameters"].keys() - values.keys():
         raise TemplateError(f"{name} needs the parameters {sorted(missing)}")
-    values |= {"AWS::AccountId": account, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
+    values |= {
+        "AWS::AccountId": account,
+        "AWS::Region": "eu-west-1",
+        "AWS::Partition": "aws",
+        "AWS::URLSuffix": "amazonaws.com",
+    }
     reader = _Reader(template=template, values=values)
     made = {
         logical: each["Properties"]

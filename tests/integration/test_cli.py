@@ -19,6 +19,7 @@ import pytest
 
 from access.audit import Head, chain
 from bot import cli
+from provisioning.documents import documents
 from sandbox.aws import EXTERNAL_ID, AwsDouble
 from sandbox.idp import IdentityProviderDouble
 from sandbox.idp.keys import new_key_pair
@@ -316,24 +317,21 @@ def test_an_admin_publishes_as_a_role_of_their_own(
     (folder / "passport.toml").write_text(text.replace('id = "222222222222"', f'id = "222222222222"\n{role}'))
     assert "publish with --role PassportPublisher" in one_line(run("documents", "publish"))
     published = run("documents", "publish", "--role", "PassportPublisher")
-    assert (
-        published.out
-        == f"prod-payments {aws.region}: published Passport-CreateUser, Passport-RemoveUser, Passport-Probe\n"
-    )
+    assert published.out == f"prod-payments {aws.region}: published {', '.join(each.name for each in documents())}\n"
 
 
 def test_the_template_needs_no_settings(run: Callable[..., Ran], folder: Path) -> None:
     (folder / "passport.toml").unlink()
     shown = run("documents", "template")
     assert (shown.status, shown.err) == (0, "")
-    assert set(json.loads(shown.out)["Resources"]) == {"CreateUser", "RemoveUser", "Probe"}
+    assert set(json.loads(shown.out)["Resources"]) == {document.name for document in documents("")}
 
 
 def test_documents_can_be_shown_without_aws(run: Callable[..., Ran]) -> None:
     shown = run("documents", "show")
     assert shown.status == 0
-    documents = [json.loads(line) for line in shown.out.splitlines()]
-    assert [document["mainSteps"][0]["name"] for document in documents] == ["create", "remove", "probe"]
+    told = [json.loads(line) for line in shown.out.splitlines()]
+    assert [document["mainSteps"][0]["name"] for document in told] == ["create", "remove", "probe"]
 
 
 def test_the_wrong_account_is_refused(run: Callable[..., Ran], aws: AwsDouble, folder: Path, port: int) -> None:

@@ -26,6 +26,7 @@ MOST_DIRECT, MOST_BY_S3 = 51_200, 1_000_000
 # botocore's names for what is not an API of the same name: it is asked for beside one.
 BESIDE = {"sts:SetSourceIdentity"}
 # Granted for what is being built: each goes from here as soon as the code calls it.
+COMING_DOCUMENTS = {"CreateWindowsUser", "ProbeWindows", "RemoveWindowsUser"}
 COMING = {"kms:GetPublicKey", "kms:Sign", "ssm:DescribeSessions", "ssm:StartSession", "ssm:TerminateSession"}
 
 
@@ -140,7 +141,8 @@ def test_the_documents_are_the_codes_own() -> None:
             for resource in each["Resource"]
             if ":document/" in resource
         }
-        assert named == own
+        coming = {f"arn:aws:ssm:*:{ACCOUNT}:document/Staging-{name}" for name in COMING_DOCUMENTS}
+        assert own <= named <= own | coming
 
 
 # --- what nobody may -----------------------------------------------------------------------------------------------
@@ -270,3 +272,26 @@ def test_an_unknown_thing_in_a_template_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "odd.yaml")
     with pytest.raises(TemplateError):
         account_stack(Colour="red")
+
+
+# --- bastions are apart --------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_changed_in_ec2_without_the_bastions_stack() -> None:
+    allowed = set().union(*granted().values())
+    assert {each for each in allowed if each.startswith("ec2:")} == {"ec2:DescribeInstances"}
+
+
+def test_bastions_change_only_what_is_tagged_as_theirs() -> None:
+    wanted = {"VpcId": "vpc-1", "SubnetId": "subnet-1", "ImageId": "ami-1"}
+    statements = deploy("passport-bastion.yaml", ACCOUNT, wanted).statements("Policy")
+    keys = frozenset({"aws:ResourceTag/*", "aws:RequestTag/*", "ec2:CreateAction", "ec2:InstanceType"})
+    ours, theirs = {"aws:ResourceTag/passport": "bastion"}, {"aws:ResourceTag/passport": "enabled"}
+    for name in ("TerminateInstances", "AuthorizeSecurityGroupIngress", "DeleteSecurityGroup", "CreateTags"):
+        place = f"arn:aws:ec2:eu-west-1:{ACCOUNT}:"
+        place += "instance/i-1" if name == "TerminateInstances" else "security-group/sg-1"
+        for context in ({}, theirs):
+            asked = Ask(action=f"ec2:{name}", resource=place, context=context, keys=keys)
+            assert decide(statements, asked) == "not allowed"
+        if name != "CreateTags":
+            assert decide(statements, Ask(action=f"ec2:{name}", resource=place, context=ours, keys=keys)) == "allowed"
