@@ -199,7 +199,7 @@ def test_the_table_of_the_readme_names_places_that_exist() -> None:
 
 
 def test_the_table_of_the_readme_leads_into_every_package() -> None:
-    assert {path.split("/")[0] for path in places()} == PRODUCT | {"sandbox"}
+    assert {path.split("/")[0] for path in places()} == PRODUCT | {"sandbox", "deploy"}
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
