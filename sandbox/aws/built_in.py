@@ -29,15 +29,23 @@ RUN_SHELL_SCRIPT: dict[str, Any] = {
 }
 START_SSH_SESSION: dict[str, Any] = {
     "schemaVersion": "1.0",
+    "description": "Document to start SSH session over Session Manager",
     "sessionType": "Port",
     "parameters": {"portNumber": {"type": "String", "default": "22", "allowedPattern": PORT}},
+    "properties": {"portNumber": "{{ portNumber }}"},
 }
 START_PORT_FORWARDING: dict[str, Any] = {
     "schemaVersion": "1.0",
+    "description": "Document to start port forwarding session over Session Manager",
     "sessionType": "Port",
     "parameters": {
         "portNumber": {"type": "String", "default": "80", "allowedPattern": PORT},
-        "localPortNumber": {"type": "String", "default": "0", "allowedPattern": "^[0-9]{1,5}$"},
+        "localPortNumber": {"type": "String", "default": "0", "allowedPattern": PORT.replace("([1-9]|", "([0-9]|", 1)},
+    },
+    "properties": {
+        "portNumber": "{{ portNumber }}",
+        "type": "LocalPortForwarding",
+        "localPortNumber": "{{ localPortNumber }}",
     },
 }
 

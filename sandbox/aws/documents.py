@@ -17,6 +17,7 @@ LARGEST_DOCUMENT = 64 * 1024
 MOST_VERSIONS = 1000
 RESERVED = ("aws-", "aws_", "amazon", "amzn")
 PLUGINS = {"aws:runShellScript": "Linux", "aws:runPowerShellScript": "Windows"}
+SESSION_TYPES = {"Standard_Stream", "InteractiveCommands", "NonInteractiveCommands", "Port"}
 PARAMETER_TYPES = {"String", "StringList", "Boolean", "Integer", "MapList", "StringMap"}
 PARAMETER_KEYS = {
     *("type", "description", "default", "allowedValues", "allowedPattern", "displayType", "interpolationType"),
@@ -48,6 +49,8 @@ class Content:
     description: str
     parameters: Mapping[str, Mapping[str, Any]]
     steps: tuple[Step, ...]
+    session_type: str = ""
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -84,7 +87,7 @@ def parse_content(text: str, kind: str) -> Content:
         raise AwsError("MaxDocumentSizeExceeded", "The size limit of a document is 64 KB.")
     content = _parsed(text)
     if kind == "Session":
-        return Content(kind=kind, text=text, description="", parameters=content.get("parameters", {}), steps=())
+        return _session_content(text, content)
     if content.get("schemaVersion") != "2.2":
         raise AwsError("InvalidDocumentSchemaVersion", "The sandbox knows schema version 2.2 only.")
     unknown = content.keys() - {"schemaVersion", "description", "parameters", "mainSteps", "outputs"}
@@ -103,6 +106,36 @@ def parse_content(text: str, kind: str) -> Content:
         raise _invalid(f"parameter {min(used - parameters.keys())} is used and not defined")
     description = str(content.get("description", ""))
     return Content(kind=kind, text=text, description=description, parameters=parameters, steps=steps)
+
+
+def _session_content(text: str, content: Mapping[str, Any]) -> Content:
+    """Page "Session document schema"."""
+    if content.get("schemaVersion") != "1.0" or content.get("sessionType") not in SESSION_TYPES:
+        raise _invalid("a Session document has schemaVersion 1.0 and a sessionType")
+    parameters, properties = content.get("parameters", {}), content.get("properties", {})
+    for name, rules in parameters.items():
+        _check_definition(name, rules)
+    used = {name for value in properties.values() for name in PLACE.findall(str(value))}
+    if used - parameters.keys():
+        raise _invalid(f"parameter {min(used - parameters.keys())} is used and not defined")
+    if content["sessionType"] == "Port" and "portNumber" not in properties:
+        raise _invalid("a session of type Port has the property portNumber")
+    return Content(
+        kind="Session",
+        text=text,
+        description=str(content.get("description", "")),
+        parameters=parameters,
+        steps=(),
+        session_type=content["sessionType"],
+        properties=properties,
+    )
+
+
+def filled_properties(content: Content, values: Mapping[str, Any]) -> dict[str, str]:
+    """A Session document's properties with its parameters' values put in."""
+    return {
+        name: PLACE.sub(lambda found: str(values[found[1]]), str(text)) for name, text in content.properties.items()
+    }
 
 
 def _parsed(text: str) -> dict[str, Any]:

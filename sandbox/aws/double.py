@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import stat
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from sandbox.aws.nodes import DEFAULT_AGENT, Answers, Nodes, RunsCommands, Serve
 from sandbox.aws.roles import Roles
 from sandbox.aws.sessions import Session, Sessions
 from sandbox.aws.systems_manager import SystemsManager
+from sandbox.laptop.install import install
 
 HOME_ACCOUNT = "111111111111"
 HOME_REGION = "eu-west-1"
@@ -70,7 +69,7 @@ class AwsDouble:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._moto.start()
-        self._sessions = Sessions()
+        self._sessions = Sessions(self.faults)
         self._agents = Agents(self.faults)
         self._ssm = SystemsManager(nodes=self._nodes, agents=self._agents, sessions=self._sessions, faults=self.faults)
         self._roles = Roles()
@@ -113,6 +112,11 @@ class AwsDouble:
     def calls(self) -> list[Call]:
         """Every call, the oldest first."""
         return self._front.calls
+
+    @property
+    def refused_channels(self) -> list[str]:
+        """Why data channels were not opened, the oldest first."""
+        return self._sessions.channels.refusals
 
     @property
     def sessions(self) -> list[Session]:
@@ -189,6 +193,12 @@ class AwsDouble:
         if not online:
             self._sessions.end_all(server)
 
+    def hang_up(self, server: Server) -> None:
+        """Close the WebSockets of its sessions, which go on: AWS does so about once an hour."""
+        for session in self.sessions:
+            if session.server is server:
+                session.agent.hang_up()
+
     def retag(self, server: Server, tags: Mapping[str, str]) -> None:
         """Set tags of the instance; the others stay."""
         pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
@@ -213,13 +223,8 @@ class AwsDouble:
         self._keys["passport"] = self._make_key("passport")
 
     def install_cli(self, folder: Path) -> Path:
-        """Write an `aws` into a folder that knows `ssm start-session`, for the PATH of a person's ssh."""
-        folder.mkdir(parents=True, exist_ok=True)
-        program = folder / "aws"
-        source = Path(__file__).with_name("start_session.py").read_text()
-        program.write_text(f"#!{sys.executable} -IS\n{source}")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-        return program
+        """Write `aws`, which knows `ssm start-session`, and `session-manager-plugin` into a folder for a PATH."""
+        return install(folder)
 
     def keys(self, account: str | None = None) -> Keys:
         """An admin's keys, who may do anything, or those of a role in another account."""

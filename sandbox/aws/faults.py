@@ -43,6 +43,8 @@ class Faults:
         self._late: dict[tuple[str, str], float] = {}
         self._twice: set[str] = set()
         self._silent: dict[str, int] = {}
+        self._lossy: dict[str, int] = {}
+        self._disordered: set[str] = set()
         self._seen_keys: dict[str, set[str]] = {}
         self._expired_keys: set[str] = set()
         self.output_limit: int | None = None
@@ -86,6 +88,14 @@ class Faults:
         """The agent runs the script and dies before it reports."""
         self._silent[str(server)] = times
 
+    def lose_stream_messages(self, server: object, *, times: int) -> None:
+        """The next messages of a session's client never reach the agent."""
+        self._lossy[str(server)] = times
+
+    def disorder_stream(self, server: object) -> None:
+        """What the agent sends in sessions changes places two by two, and half of it arrives twice."""
+        self._disordered.add(str(server))
+
     def truncate_output(self, characters: int | None) -> None:
         """Keep only so much of every output."""
         self.output_limit = characters
@@ -102,9 +112,10 @@ class Faults:
     def heal(self, server: object) -> None:
         """End every trouble of one server."""
         name = str(server)
-        for group in (self._stalled, self._lost, self._twice):
+        for group in (self._stalled, self._lost, self._twice, self._disordered):
             group.discard(name)
         self._silent.pop(name, None)
+        self._lossy.pop(name, None)
         for key in [key for key in self._late if key[0] == name]:
             del self._late[key]
 
@@ -113,10 +124,11 @@ class Faults:
         with self._lock:
             self._before.clear()
             self._after.clear()
-        for group in (self._stalled, self._lost, self._twice):
+        for group in (self._stalled, self._lost, self._twice, self._disordered):
             group.clear()
         self._late.clear()
         self._silent.clear()
+        self._lossy.clear()
         self.output_limit = None
         self.list_lag = 0.0
 
@@ -167,6 +179,17 @@ class Faults:
             left = self._silent.get(server, 0)
             self._silent[server] = max(0, left - 1)
             return left > 0
+
+    def loses_stream_message(self, server: str) -> bool:
+        """Whether this message of a session's client is lost."""
+        with self._lock:
+            left = self._lossy.get(server, 0)
+            self._lossy[server] = max(0, left - 1)
+            return left > 0
+
+    def disorders_stream(self, server: str) -> bool:
+        """Whether this agent's sessions come in disorder."""
+        return server in self._disordered
 
     def _add(
         self,

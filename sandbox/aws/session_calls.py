@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox.aws.callers import Caller
 from sandbox.aws.document_calls import DocumentCalls
-from sandbox.aws.documents import check_parameters
+from sandbox.aws.documents import check_parameters, filled_properties
 from sandbox.aws.errors import AwsError
 from sandbox.aws.faults import Faults
 from sandbox.aws.nodes import Nodes
@@ -37,10 +37,15 @@ class SessionCalls:
         }
 
     def _start_session(self, caller: Caller, request: Request) -> Answer:
-        document = self._documents.find(caller, request.get("DocumentName", "SSM-SessionManagerRunShell"))
+        if "DocumentName" not in request:
+            raise _denied(caller)
+        document = self._documents.find(caller, request["DocumentName"])
         if document.kind != "Session":
             raise AwsError("InvalidDocument", f"Document {document.name} is not a Session document.")
-        values = check_parameters(document.versions[document.default], request.get("Parameters", {}))
+        content = document.versions[document.default]
+        values = check_parameters(content, request.get("Parameters", {}))
+        if content.session_type != "Port":
+            raise AwsError("InvalidDocument", f"The sandbox has no sessions of type {content.session_type}.")
         server = self._nodes.find(request["Target"], caller.account, caller.region)
         if server is None or not self._faults.connects(server):
             raise AwsError("TargetNotConnected", f"{request['Target']} is not connected.")
@@ -50,7 +55,7 @@ class SessionCalls:
             region=caller.region,
             owner=caller.arn,
             document=document.name,
-            port=int(values["portNumber"]),
+            properties=filled_properties(content, values),
             reason=request.get("Reason", ""),
         )
         return self._open(session)
@@ -64,7 +69,7 @@ class SessionCalls:
     def _open(self, session: Session) -> Answer:
         return {
             "SessionId": session.id,
-            "TokenValue": session.token,
+            "TokenValue": session.new_token(),
             "StreamUrl": self._sessions.stream_url(session),
         }
 
@@ -81,6 +86,7 @@ class SessionCalls:
         return session
 
     def _describe_sessions(self, caller: Caller, request: Request) -> Answer:
+        self._sessions.end_idle()
         ended = request["State"] == "History"
         found = [
             session.described()
@@ -93,3 +99,13 @@ class SessionCalls:
                 raise AwsError("InvalidFilterKey", f"The sandbox does not filter by {rule['key']}.")
             found = [row for row in found if row[columns[rule["key"]]] == rule["value"]]
         return page("Sessions", found, request, 200)
+
+
+def _denied(caller: Caller) -> AwsError:
+    """A session without a document is a shell as root: no role of Passport's or of a person's has that."""
+    resource = f"arn:aws:ssm:{caller.region}:{caller.account}:document/SSM-SessionManagerRunShell"
+    return AwsError(
+        "AccessDeniedException",
+        f"User: {caller.arn} is not authorized to perform: ssm:StartSession on resource: {resource} "
+        "because no identity-based policy allows the ssm:StartSession action",
+    )

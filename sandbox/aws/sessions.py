@@ -1,25 +1,30 @@
-"""Session Manager: sessions, and the loopback relay that stands for their data channel."""
+"""Session Manager's sessions: from StartSession until the host hangs up, someone ends them, or nobody speaks."""
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import secrets
-import socket
 import threading
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-from sandbox.aws.errors import AwsError
+from sandbox.aws.agent_end import AgentEnd
+from sandbox.aws.channel_server import ChannelServer, RefusedError
+from sandbox.aws.faults import Faults
 from sandbox.aws.nodes import Server
-from sandbox.hosts.relay import join_sockets
+from sandbox.data_channel.streams import RESEND_EVERY
 
-OPENS_WITHIN = 60.0
+# The token "is valid only long enough to ensure the connection is successful", page StartSession.
+TOKEN_SECONDS = 60.0
+IDLE_SECONDS = 20 * 60.0  # "Specify an idle session timeout value": 20 minutes unless configured
+IDLE = "Your session timed out due to inactivity."
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Session:
-    """A session from StartSession until its end."""
+    """A session from StartSession until its end; `faults.now` is the clock."""
 
     id: str
     server: Server
@@ -27,12 +32,28 @@ class Session:
     region: str
     owner: str
     document: str
-    port: int
     reason: str
-    token: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(48))
-    started_at: float = field(default_factory=time.time)
+    started_at: float
+    faults: Faults = field(repr=False)
+    agent: AgentEnd = field(init=False, repr=False)
+    token: str = field(repr=False, default="")
+    token_ends: float = field(repr=False, default=0.0)
     ended_at: float | None = None
-    sockets: list[socket.socket] = field(default_factory=list)
+
+    def new_token(self) -> str:
+        """A token for one connection; the one before is worth nothing any more."""
+        self.token = secrets.token_urlsafe(48)
+        self.token_ends = self.faults.now() + TOKEN_SECONDS
+        return self.token
+
+    def admit(self, token: str) -> AgentEnd:
+        """The agent's end for whoever brings the token, once; raise RefusedError."""
+        if not self.token or not secrets.compare_digest(token.encode(), self.token.encode()):
+            raise RefusedError("the token is wrong, or was used before")
+        if self.faults.now() > self.token_ends:
+            raise RefusedError("the token is too old")
+        self.token = ""
+        return self.agent
 
     def described(self) -> dict[str, Any]:
         """The Session shape."""
@@ -55,23 +76,29 @@ class Session:
 
 
 class Sessions:
-    """All sessions, and the listener that carries their bytes.
+    """All sessions, and the server of their data channels."""
 
-    A stream begins with a line: the session id, a blank, the token. A wrong one is hung up on.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
         self._lock = threading.Lock()
         self.all: dict[str, Session] = {}
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self.channels = ChannelServer(self._find_open)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="sessions", daemon=True)
         self._thread.start()
 
     def start(
-        self, *, server: Server, account: str, region: str, owner: str, document: str, port: int, reason: str
+        self,
+        *,
+        server: Server,
+        account: str,
+        region: str,
+        owner: str,
+        document: str,
+        properties: Mapping[str, str],
+        reason: str,
     ) -> Session:
-        """Begin a session."""
+        """Begin a session of type Port; `properties` are the document's, with its parameters put in."""
         name = owner.rpartition("/")[2]
         session = Session(
             id=f"{name}-{secrets.token_hex(9)[:17]}",
@@ -80,25 +107,32 @@ class Sessions:
             region=region,
             owner=owner,
             document=document,
-            port=port,
             reason=reason,
+            started_at=self._faults.now(),
+            faults=self._faults,
+        )
+        session.agent = AgentEnd(
+            session_id=session.id,
+            server=server,
+            properties=properties,
+            faults=self._faults,
+            on_end=lambda output: self.end(session, output),
         )
         with self._lock:
             self.all[session.id] = session
         return session
 
     def stream_url(self, session: Session) -> str:
-        """Where the session's bytes go: the sandbox's own kind of address, not a web socket."""
-        return f"tcp://127.0.0.1:{self.port}/{session.id}"
+        """Where a client opens the session's data channel; cell numbers of AWS hold `+`, `/` and `=`, too."""
+        cell = quote(base64.b64encode(secrets.token_bytes(24)).decode(), safe="+/")
+        address = f"ws://127.0.0.1:{self.channels.port}/v1/data-channel/{session.id}"
+        return f"{address}?role=publish_subscribe&cell-number={cell}"
 
-    def end(self, session: Session) -> None:
-        """End a session and its live connections."""
+    def end(self, session: Session, output: str = "") -> None:
+        """End a session; its client is told `output`."""
         with self._lock:
-            session.ended_at = session.ended_at or time.time()
-            sockets = list(session.sockets)
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+            session.ended_at = session.ended_at or self._faults.now()
+        session.agent.close(output)
 
     def end_all(self, server: Server | None = None) -> None:
         """End the sessions of a server, or all."""
@@ -106,52 +140,29 @@ class Sessions:
             if server is None or session.server is server:
                 self.end(session)
 
+    def end_idle(self) -> None:
+        """End what nobody has used for 20 minutes."""
+        for session in self._open():
+            if self._faults.now() - session.agent.active_at > IDLE_SECONDS:
+                self.end(session, IDLE)
+
     def close(self) -> None:
         """End everything and listen no more."""
-        self.end_all()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._closing.set()
         self._thread.join(timeout=5)
+        self.end_all()
+        self.channels.close()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                caller, _ = self._listener.accept()
-                caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._carry, args=(caller,), daemon=True).start()
-
-    def _carry(self, caller: socket.socket) -> None:
-        session = None
-        try:
-            session = self._admitted(caller)
-            inside = session.server.host.dial(session.port) if session.server.host else None
-        except Exception:
-            inside = None
-        if session is None or inside is None:
-            caller.close()
-            if session is not None:
-                self.end(session)
-            return
+    def _open(self) -> list[Session]:
         with self._lock:
-            session.sockets += [caller, inside]
-            ended = session.ended_at is not None
-        if ended:
-            caller.shutdown(socket.SHUT_RDWR)
-        join_sockets(caller, inside)
-        self.end(session)
+            return [session for session in self.all.values() if session.ended_at is None]
 
-    def _admitted(self, caller: socket.socket) -> Session:
-        caller.settimeout(OPENS_WITHIN)
-        line = b""
-        while not line.endswith(b"\n") and len(line) < 512:
-            piece = caller.recv(1)
-            if not piece:
-                raise AwsError("InternalServerError", "hung up")
-            line += piece
-        name, _, token = line.decode().strip().partition(" ")
-        session = self.all.get(name)
-        if session is None or session.ended_at or not secrets.compare_digest(token, session.token):
-            raise AwsError("AccessDeniedException", "this stream is not open")
-        caller.settimeout(None)
-        return session
+    def _find_open(self, session_id: str) -> Session | None:
+        session = self.all.get(session_id)
+        return None if session is None or session.ended_at else session
+
+    def _tick(self) -> None:
+        while not self._closing.wait(RESEND_EVERY):
+            for session in self._open():
+                session.agent.tick()
+            self.end_idle()
