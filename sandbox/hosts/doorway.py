@@ -1,4 +1,4 @@
-"""Two sockets joined: what one says the other hears, until either has nothing more to say."""
+"""A way into a host's port from this machine, for what does not go through Session Manager."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import Self
-
-
-def join_sockets(one: socket.socket, other: socket.socket) -> None:
-    """Carry bytes both ways, in this thread and one more; return, with both closed, when either side has ended."""
-    back = threading.Thread(target=_carry, args=(other, one), daemon=True)
-    back.start()
-    _carry(one, other)
-    back.join()
-    for each in (one, other):
-        each.close()
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(1 << 16):
-            target.sendall(piece)
-    for each in (source, target):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
 
 
 class Doorway:
@@ -65,4 +46,23 @@ class Doorway:
         except Exception:  # a host that is off: the caller finds a closed door
             caller.close()
             return
-        join_sockets(caller, inside)
+        _join_sockets(caller, inside)
+
+
+def _join_sockets(one: socket.socket, other: socket.socket) -> None:
+    """Carry bytes both ways, in this thread and one more; return, with both closed, when either side has ended."""
+    back = threading.Thread(target=_carry, args=(other, one), daemon=True)
+    back.start()
+    _carry(one, other)
+    back.join()
+    for each in (one, other):
+        each.close()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+    for each in (source, target):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
