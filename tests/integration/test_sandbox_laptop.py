@@ -154,7 +154,7 @@ def test_the_plugin_resumes_its_session_with_credentials(
     aws: AwsDouble, ssm: Any, program: Path, server: Server, host: EchoHost
 ) -> None:
     answer = answer_of(ssm, server)
-    with plugin(program, answer, server.instance_id, endpoint=aws.url, **aws.environment()) as running:
+    with plugin(program, answer, server.instance_id, endpoint=aws.url, **aws.environment("person")) as running:
         greeted(running, answer["SessionId"])
         aws.hang_up(server)
         say(running, b"still here\n")
