@@ -159,6 +159,7 @@ class Server:
     platform: str = "linux"
     tags: Mapping[str, str] = field(default_factory=dict)
     online: bool = True
+    agent_version: str = ""  # of the SSM agent, as the inventory last knew it
     problem: str = ""  # why it cannot be asked for, as a sentence; "" when it can
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from sys import intern
 from typing import Any
 
 from provisioning.aws import Sessions
@@ -24,6 +25,7 @@ class Instance:
     windows: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    has_profile: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -81,13 +83,15 @@ def _chunks(
 
 
 def _instance(described: Mapping[str, Any]) -> Instance:
-    tags = {str(tag["Key"])[:128]: str(tag["Value"])[:_TAG_VALUE] for tag in described.get("Tags", [])}
+    # Interned: a company's servers share nearly all of their tags.
+    tags = {intern(str(tag["Key"])[:128]): intern(str(tag["Value"])[:_TAG_VALUE]) for tag in described.get("Tags", [])}
     return Instance(
         id=described["InstanceId"],
         state=described["State"]["Name"],
         windows=str(described.get("Platform", "")).lower() == "windows",
         tags=tags,
         addresses=tuple(dict.fromkeys(_addresses(described))),
+        has_profile=bool(described.get("IamInstanceProfile")),
     )
 
 
@@ -95,6 +99,8 @@ def _addresses(described: Mapping[str, Any]) -> Iterator[str]:
     for interface in described.get("NetworkInterfaces", []):
         for private in interface.get("PrivateIpAddresses", []):
             yield private["PrivateIpAddress"]
+            if public := private.get("Association", {}).get("PublicIp"):
+                yield public
         for v6 in interface.get("Ipv6Addresses", []):
             yield v6["Ipv6Address"]
     for key in ("PrivateIpAddress", "PublicIpAddress"):
@@ -108,8 +114,8 @@ def _agent(described: Mapping[str, Any]) -> Agent:
         id=described["InstanceId"],
         online=described.get("PingStatus") == "Online",
         last_ping=last_ping.astimezone(UTC) if isinstance(last_ping, datetime) else None,
-        version=str(described.get("AgentVersion", ""))[:40],
-        platform=str(described.get("PlatformType", "Linux")).lower(),
+        version=intern(str(described.get("AgentVersion", ""))[:40]),
+        platform=intern(str(described.get("PlatformType", "Linux")).lower()),
         name=str(described.get("Name") or described.get("ComputerName") or "")[:_TAG_VALUE],
         address=str(described.get("IPAddress", ""))[:45],
     )

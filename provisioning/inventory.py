@@ -4,7 +4,8 @@ import logging
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,8 +15,11 @@ from access.ports import Clock
 from provisioning.aws import AwsAccount, Sessions
 from provisioning.aws_errors import AwsError
 from provisioning.instances import Agent, Instance, read_agents, read_instances
+from provisioning.server_index import Listed, ServerIndex, best, in_order, listed
+from provisioning.windows_roles import read_domain_controllers
 
 OLDEST_AGENT = (2, 3, 672, 0)  # the first with port forwarding ("Start a session", Systems Manager user guide)
+MOST_AT_ONCE = 4  # regions that are read at the same time: one that hangs keeps the others waiting for a quarter
 
 _INSTANCE_ID = re.compile(r"m?i-[0-9a-f]{8,17}")
 
@@ -35,32 +39,33 @@ class AwsInventory:
 
     def __init__(self, sessions: Sessions, accounts: Sequence[AwsAccount], *, clock: Clock) -> None:
         self._sessions = sessions
-        self._accounts = tuple(accounts)
+        self._places = [(account.name, region) for account in accounts for region in account.regions]
         self._clock = clock
         self._refreshing = threading.Lock()
-        self._regions: dict[tuple[str, str], tuple[_Listed, ...]] = {}
-        self._index = _Index(())
+        self._regions: Mapping[tuple[str, str], ServerIndex] = {}
+        self._controllers: dict[tuple[str, str], frozenset[str]] = {}
         self.refreshed_at: datetime | None = None  # the last time that a refresh had no problem
 
     def refresh(self) -> Refreshed:
-        """Read every account and region again; never raises for a region that does not answer."""
-        problems = []
-        with self._refreshing:
-            for account in self._accounts:
-                for region in account.regions:
-                    try:
-                        self._regions[account.name, region] = self._read_region(account.name, region)
-                    except AwsError as error:
-                        _log.warning("inventory of %s %s: %s", account.name, region, error.sentence)
-                        problems.append(error.sentence)
-                    except Exception:  # noqa: BLE001 - what one region says must not hide the servers of the others
-                        _log.exception("inventory of %s %s", account.name, region)
-                        problems.append(f"What AWS says of {account.name} {region} cannot be read.")
-                    else:  # at once: the next region may hang
-                        self._index = _Index([listed for region in self._regions.values() for listed in region])
+        """Read every account and region again, a few at once; never raises for a region that does not answer."""
+        problems: dict[tuple[str, str], str] = {}
+        with self._refreshing, ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="inventory") as pool:
+            reading = {pool.submit(self._index, *place): place for place in self._places}
+            for future in as_completed(reading):
+                place = reading[future]
+                try:
+                    # At once: another region may hang.
+                    self._regions = {**self._regions, place: future.result()}
+                except AwsError as error:
+                    _log.warning("inventory of %s %s: %s", *place, error.sentence)
+                    problems[place] = error.sentence
+                except Exception:  # noqa: BLE001 - what one region says must not hide the servers of the others
+                    _log.exception("inventory of %s %s", *place)
+                    problems[place] = f"What AWS says of {place[0]} {place[1]} cannot be read."
             if not problems:
                 self.refreshed_at = self._clock()
-        return Refreshed(servers=len(self._index), problems=tuple(dict.fromkeys(problems)))
+        told = dict.fromkeys(problems[place] for place in self._places if place in problems)
+        return Refreshed(servers=sum(map(len, self._regions.values())), problems=tuple(told))
 
     def age(self) -> timedelta | None:
         """How long ago everything was read well; None: never."""
@@ -73,11 +78,11 @@ class AwsInventory:
 
     def find(self, words: str) -> Sequence[Server]:
         """Servers by exact name, by instance id, or by ``tag:key=value``; from memory."""
-        return self._index.find(words.strip())
+        return [one.server for one in in_order([_find(index, words.strip()) for index in self._regions.values()])]
 
     def search(self, text: str, limit: int) -> Sequence[Server]:
         """Servers whose name, id, addresses or tags contain the text, best first; from memory."""
-        return self._index.search(text.strip(), limit)
+        return best(self._regions.values(), text.strip(), limit)
 
     def read_again(self, servers: Sequence[Server]) -> Mapping[str, Server]:
         """The servers as they are now, by ``Server.key``, asked from AWS; gone ones are missing.
@@ -93,27 +98,54 @@ class AwsInventory:
                 found = self._read_region(account, region, sorted(set(ids)))
             except AwsError as error:
                 raise UnavailableError(error.sentence) from error
-            current.update({listed.server.key: listed.server for listed in found if not listed.gone})
+            current.update({one.server.key: one.server for one in found if not one.gone})
         return current
 
-    def _read_region(self, account: str, region: str, ids: Sequence[str] | None = None) -> tuple["_Listed", ...]:
-        if ids is None:
-            instances = read_instances(self._sessions, account, region)
-        else:
-            instances = read_instances(self._sessions, account, region, [id_ for id_ in ids if id_.startswith("i-")])
+    def _index(self, account: str, region: str) -> ServerIndex:
+        return ServerIndex(self._read_region(account, region))
+
+    def _read_region(self, account: str, region: str, ids: Sequence[str] | None = None) -> Iterator[Listed]:
+        on_ec2 = None if ids is None else [id_ for id_ in ids if id_.startswith("i-")]
+        instances = read_instances(self._sessions, account, region, on_ec2)
         agents = read_agents(self._sessions, account, region, ids)
+        controllers = frozenset[str]()
+        if any(agent.platform == "windows" for agent in agents.values()):
+            controllers = self._domain_controllers(account, region, again=ids is None)
         hybrid = [id_ for id_ in agents if id_.startswith("mi-")]
-        return tuple(_list(account, region, id_, instances.get(id_), agents.get(id_)) for id_ in (*instances, *hybrid))
+        return (
+            _list(account, region, id_, instances.get(id_), agents.get(id_), is_controller=id_ in controllers)
+            for id_ in (*instances, *hybrid)
+        )
+
+    def _domain_controllers(self, account: str, region: str, *, again: bool) -> frozenset[str]:
+        """The region's domain controllers, as far as that is known: the script on the server has the last word."""
+        if again:
+            try:
+                self._controllers[account, region] = read_domain_controllers(self._sessions, account, region)
+            except AwsError as error:
+                _log.warning("domain controllers of %s %s: %s", account, region, error.sentence)
+        return self._controllers.get((account, region), frozenset())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Listed:
-    server: Server
-    gone: bool
-    addresses: tuple[str, ...] = ()
+def _find(index: ServerIndex, words: str) -> Sequence[Listed]:
+    if words.startswith("tag:"):
+        key, _, value = words.removeprefix("tag:").partition("=")
+        return index.of_tag(key, value)
+    # An id is never taken for a name: whoever may tag servers could have given it to another.
+    if _INSTANCE_ID.fullmatch(words.lower()):
+        return index.of_id(words.lower())
+    return index.of_name(words.casefold())
 
 
-def _list(account: str, region: str, instance_id: str, instance: Instance | None, agent: Agent | None) -> _Listed:
+def _list(
+    account: str,
+    region: str,
+    instance_id: str,
+    instance: Instance | None,
+    agent: Agent | None,
+    *,
+    is_controller: bool = False,
+) -> Listed:
     tags = instance.tags if instance else {}
     name = tags.get("Name", "").strip() or (agent.name.strip() if agent and not instance else "") or instance_id
     windows = (agent.platform == "windows") if agent else bool(instance and instance.windows)
@@ -125,26 +157,41 @@ def _list(account: str, region: str, instance_id: str, instance: Instance | None
         platform="windows" if windows else "linux",
         tags=tags,
         online=bool(agent and agent.online),
-        problem=_problem(name, instance, agent, windows=windows),
+        agent_version=agent.version if agent else "",
+        problem=_problem(name, instance, agent, windows=windows, is_controller=is_controller),
     )
     addresses = instance.addresses if instance else (agent.address,) if agent and agent.address else ()
-    return _Listed(server=server, gone=bool(instance and instance.is_gone), addresses=addresses)
+    return listed(server, addresses, gone=bool(instance and instance.is_gone))
 
 
-def _problem(name: str, instance: Instance | None, agent: Agent | None, *, windows: bool) -> str:
+def _problem(name: str, instance: Instance | None, agent: Agent | None, *, windows: bool, is_controller: bool) -> str:
     """Why the server cannot be asked for and what would mend it; "" when it can."""
     if instance and instance.is_gone:
         return f"{name} is terminated."
     if instance and instance.state != "running":
         return f"{name} is {instance.state}. Start it, then ask again."
     if agent is None:
+        return _unknown(name, instance)
+    if is_controller:
         return (
-            f"{name} is not known to Systems Manager. It needs the SSM agent, "
-            "and an instance profile with AmazonSSMManagedInstanceCore."
+            f"{name} is a domain controller: every user on it is a user of the whole domain, so I make none there. "
+            "Ask for another server, or go by the domain's own ways."
         )
     if windows:
         return f"{name} runs Windows, which I cannot open yet."
     return _agent_problem(name, agent)
+
+
+def _unknown(name: str, instance: Instance | None) -> str:
+    if instance and not instance.has_profile:
+        return (
+            f"{name} is not known to Systems Manager: it has no instance profile. "
+            "Attach one with AmazonSSMManagedInstanceCore, then ask again."
+        )
+    return (
+        f"{name} is not known to Systems Manager. It needs a running SSM agent, "
+        "and AmazonSSMManagedInstanceCore in its instance profile."
+    )
 
 
 def _agent_problem(name: str, agent: Agent) -> str:
@@ -161,51 +208,3 @@ def _agent_problem(name: str, agent: Agent) -> str:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d{1,9}", text)[:4])
-
-
-class _Index:
-    """One reading of all servers; never changed, only replaced."""
-
-    def __init__(self, listed: Iterable[_Listed]) -> None:
-        self._by_name: dict[str, list[Server]] = defaultdict(list)
-        self._by_id: dict[str, list[Server]] = defaultdict(list)
-        self._by_tag: dict[tuple[str, str], list[Server]] = defaultdict(list)
-        self._lines: list[tuple[str, str, Server]] = []  # name and everything else, casefolded
-        count = 0
-        for one in sorted(listed, key=lambda one: (one.server.name.casefold(), one.server.key)):
-            self._by_id[one.server.instance_id].append(one.server)
-            count += 1
-            # A terminated server is still found by its id, to be told so; its name may be another's by now.
-            if not one.gone:
-                self._add(one)
-        self._count = count
-
-    def _add(self, one: _Listed) -> None:
-        server = one.server
-        self._by_name[server.name.casefold()].append(server)
-        for tag in server.tags.items():
-            self._by_tag[tag].append(server)
-        others = (server.instance_id, *one.addresses, *(f"{key}={value}" for key, value in server.tags.items()))
-        self._lines.append((server.name.casefold(), "\n".join(others).casefold(), server))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def find(self, words: str) -> list[Server]:
-        if words.startswith("tag:"):
-            key, _, value = words.removeprefix("tag:").partition("=")
-            return list(self._by_tag.get((key, value), []))
-        # An id is never taken for a name: whoever may tag servers could have given it to another.
-        if _INSTANCE_ID.fullmatch(words.lower()):
-            return list(self._by_id.get(words.lower(), []))
-        return list(self._by_name.get(words.casefold(), []))
-
-    def search(self, text: str, limit: int) -> list[Server]:
-        wanted = text.casefold()
-        ranked: tuple[list[Server], ...] = ([], [], [], [])
-        for name, others, server in self._lines:
-            if wanted in name:
-                ranked[0 if name == wanted else 1 if name.startswith(wanted) else 2].append(server)
-            elif wanted in others:
-                ranked[3].append(server)
-        return [server for rank in ranked for server in rank][:limit]

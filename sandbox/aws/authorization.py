@@ -27,6 +27,7 @@ UNBOUND = frozenset(
         "ec2:DescribeInstances",
         "ssm:DescribeInstanceInformation",
         "ssm:DescribeSessions",
+        "ssm:GetInventory",
         "ssm:ListCommandInvocations",
         "ssm:ListCommands",
     }

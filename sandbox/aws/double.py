@@ -146,6 +146,7 @@ class AwsDouble:
         agent_version: str = DEFAULT_AGENT,
         online: bool = True,
         registered: bool = True,
+        roles: frozenset[str] | None = None,
         answers: Answers = answer_nothing,
     ) -> Server:
         """Run an instance with a Name tag and register its agent; without a host, `answers` answers."""
@@ -168,6 +169,7 @@ class AwsDouble:
             answers=answers,
             online=online,
             registered=registered,
+            roles=roles,
             last_ping=self.faults.now(),
         )
         self._nodes.add(server)

@@ -64,6 +64,7 @@ class Server:
     answers: Answers = answer_nothing
     online: bool = True
     registered: bool = True
+    roles: frozenset[str] | None = None  # installed on Windows, where an association gathers them
     last_ping: float = field(default_factory=time.time)
     instance: Instance = field(init=False, repr=False)
     working: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(5))

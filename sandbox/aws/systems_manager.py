@@ -22,6 +22,9 @@ from sandbox.aws.shapes import check_request
 Request = dict[str, Any]
 Answer = dict[str, Any]
 MOST_TARGETS = 50
+# Page "Metadata collected by inventory".
+ROLES = "AWS:WindowsRole"
+WINDOWS_ROLES = ("AD-Domain-Services", "DNS", "FileAndStorage-Services", "Web-Server")
 LATEST_AGENT = "3.3.3050.0"
 
 
@@ -44,6 +47,7 @@ class SystemsManager:
             "GetCommandInvocation": self._get_invocation,
             "CancelCommand": self._cancel_command,
             "DescribeInstanceInformation": self._describe_instances,
+            "GetInventory": self._get_inventory,
         }
 
     def answer(self, operation: str, caller: Caller, request: Request) -> Answer:
@@ -192,6 +196,18 @@ class SystemsManager:
             found = [server for server in found if self._server_passes(server, str(key), values or [])]
         return page("InstanceInformationList", [self._server_row(server) for server in found], request, 50)
 
+    def _get_inventory(self, caller: Caller, request: Request) -> Answer:
+        """The Windows roles alone, of the servers where they are gathered: each lists all, installed or not."""
+        types = [attribute["TypeName"] for attribute in request.get("ResultAttributes", [])]
+        if types != [ROLES]:
+            raise AwsError("InvalidTypeNameException", "The sandbox has the Windows roles only.")
+        found = [server for server in self._nodes.of(caller.account, caller.region) if server.roles is not None]
+        for rule in request.get("Filters", []):
+            if rule["Key"] != f"{ROLES}.Name" or rule.get("Type", "Equal") != "Equal":
+                raise AwsError("InvalidFilter", f"The filter name {rule['Key']} is not valid.")
+            found = [server for server in found if set(WINDOWS_ROLES) & set(rule["Values"])]
+        return page("Entities", [_inventory_row(server) for server in found], request, 50)
+
     def _server_passes(self, server: Server, key: str, values: Sequence[str]) -> bool:
         if key.startswith("tag:"):
             return server.tags.get(key[4:]) in values
@@ -229,6 +245,15 @@ class SystemsManager:
 
     def _ping(self, server: Server) -> str:
         return "Online" if self._faults.connects(server) else "ConnectionLost"
+
+
+def _inventory_row(server: Server) -> Answer:
+    content = [
+        {"Name": role, "Installed": str(role in (server.roles or ())), "FeatureType": "Role"} for role in WINDOWS_ROLES
+    ]
+    captured = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(server.last_ping))
+    roles = {"TypeName": ROLES, "SchemaVersion": "1.0", "CaptureTime": captured, "Content": content}
+    return {"Id": server.instance_id, "Data": {ROLES: roles}}
 
 
 def _command_passes(command: Command, status: str, rule: dict[str, str]) -> bool:

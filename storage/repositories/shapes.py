@@ -19,12 +19,13 @@ def server_to_json(server: Server) -> Json:
         "platform": server.platform,
         "tags": dict(server.tags),
         "online": server.online,
+        "agent_version": server.agent_version,
         "problem": server.problem,
     }
 
 
 def server_from_json(json: Json) -> Server:
-    """The server that ``server_to_json`` wrote."""
+    """The server that ``server_to_json`` wrote, in this version or an earlier one, which knew no agent's version."""
     return Server(**json)
 
 

@@ -1,19 +1,25 @@
 """The inventory against EC2 and Systems Manager of two accounts."""
 
+import gc
 import re
-from collections.abc import Iterator, Mapping
+import threading
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from access.errors import UnavailableError
-from access.policy import changed_tags
-from provisioning.aws import Service, Sessions
+from access.policy import changed_tags, decide_submission
+from provisioning.aws import AwsAccount, Service, Sessions
 from provisioning.inventory import AwsInventory
 from sandbox.aws import Server
-from tests.integration.aws_desk import ACCOUNTS, FAR, OTHER, AwsDesk, asked, aws_desk
-from tests.values import NOW, a_policy
+from tests.fleet import FleetPages
+from tests.integration.aws_desk import ACCOUNTS, FAR, OTHER, REGION, AwsDesk, asked, aws_desk
+from tests.values import NOW, a_person, a_policy
 
 
 @pytest.fixture
@@ -80,7 +86,10 @@ def test_what_cannot_be_asked_for_says_why_and_what_would_mend_it(desk: AwsDesk)
         return server.problem
 
     assert problem("stopped") == "stopped is stopped. Start it, then ask again."
-    assert problem("bare").startswith("bare is not known to Systems Manager. It needs the SSM agent, and an instance")
+    assert problem("bare") == (
+        "bare is not known to Systems Manager: it has no instance profile. "
+        "Attach one with AmazonSSMManagedInstanceCore, then ask again."
+    )
     assert re.fullmatch(
         r"silent does not answer: its SSM agent was last seen at \d{4}-\d\d-\d\d \d\d:\d\d UTC\. .*", problem("silent")
     )
@@ -90,6 +99,66 @@ def test_what_cannot_be_asked_for_says_why_and_what_would_mend_it(desk: AwsDesk)
     assert problem(gone.instance_id) == "gone is terminated."
     assert found.find("gone") == []
     assert found.search("gone", 5) == []
+
+
+def test_a_server_with_a_profile_whose_agent_never_reported_needs_the_agent(desk: AwsDesk) -> None:
+    found = AwsInventory(WithProfiles(ACCOUNTS), ACCOUNTS, clock=desk.clock)
+    desk.double.add_server("bare", registered=False)
+    found.refresh()
+    assert found.find("bare")[0].problem == (
+        "bare is not known to Systems Manager. It needs a running SSM agent, "
+        "and AmazonSSMManagedInstanceCore in its instance profile."
+    )
+
+
+class WithProfiles(Sessions):
+    """As if every instance had an instance profile."""
+
+    def pages(
+        self, account: str, region: str, service: Service, operation: str, parameters: Mapping[str, Any], /, **how: Any
+    ) -> Iterator[dict[str, Any]]:
+        for page in super().pages(account, region, service, operation, parameters, **how):
+            for reservation in page.get("Reservations", []):
+                for instance in reservation["Instances"]:
+                    instance["IamInstanceProfile"] = {"Arn": "arn:aws:iam::111111111111:instance-profile/web"}
+            yield page
+
+
+DIRECTORY = frozenset({"AD-Domain-Services", "DNS"})
+
+
+def test_domain_controllers_are_refused_with_what_to_do(desk: AwsDesk) -> None:
+    desk.double.add_server("dc-1", platform="Windows", roles=DIRECTORY)
+    desk.double.add_server("win-1", platform="Windows", roles=frozenset({"Web-Server"}))
+    desk.double.add_server("win-2", platform="Windows")  # where nothing is gathered nothing is known
+    desk.double.add_server("web-1")
+    found = inventory(desk)
+    (controller,) = found.find("dc-1")
+    assert controller.problem == (
+        "dc-1 is a domain controller: every user on it is a user of the whole domain, so I make none there. "
+        "Ask for another server, or go by the domain's own ways."
+    )
+    decision = decide_submission(a_policy(), a_person(), [controller], timedelta(hours=1))
+    assert (decision.allowed, decision.reason) == (False, controller.problem)
+    assert not any("domain controller" in found.find(name)[0].problem for name in ("win-1", "win-2", "web-1"))
+
+
+def test_who_is_a_domain_controller_is_asked_by_page_and_only_where_windows_runs(desk: AwsDesk) -> None:
+    for number in range(51):
+        desk.double.add_server(f"win-{number}", platform="Windows", roles=frozenset())
+    desk.double.add_server("far", region=FAR)
+    inventory(desk)
+    assert [(call.region, call.operation) for call in desk.double.calls if call.operation == "GetInventory"] == [
+        ("eu-west-1", "GetInventory")
+    ] * 2
+
+
+def test_when_the_roles_cannot_be_read_what_was_known_of_them_stays(desk: AwsDesk) -> None:
+    desk.double.add_server("dc-1", platform="Windows", roles=DIRECTORY)
+    found = inventory(desk)
+    desk.double.faults.fail("GetInventory", 400)
+    assert found.refresh().problems == ()
+    assert "is a domain controller" in found.find("dc-1")[0].problem
 
 
 def test_a_name_that_looks_like_an_id_is_not_taken_for_that_server(desk: AwsDesk) -> None:
@@ -163,6 +232,87 @@ def test_a_region_that_fails_keeps_its_former_servers_and_is_reported(desk: AwsD
     assert found.refresh().problems == ()
     assert [server.name for server in found.search("web", 5)] == ["web-1", "web-2"]
     assert found.age() == timedelta()
+
+
+def test_a_region_that_hangs_does_not_delay_the_others(desk: AwsDesk) -> None:
+    """One thread waits for the dead region; what the others list is found before it answers."""
+    desk.double.add_server("web-1")
+    desk.double.add_server("far", region=FAR)
+    desk.double.add_server("x", account=OTHER)
+    sessions = Hanging(ACCOUNTS)
+    made = AwsInventory(sessions, ACCOUNTS, clock=desk.clock)
+    refreshing = threading.Thread(target=made.refresh)
+    refreshing.start()
+    try:
+        assert sessions.hangs.wait(20)
+        until = time.monotonic() + 20
+        while not (made.find("far") and made.find("x")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert made.find("web-1") == []
+        assert refreshing.is_alive()
+    finally:
+        sessions.goes_on.set()
+        refreshing.join()
+    assert len(made.find("web-1")) == 1
+
+
+class Hanging(Sessions):
+    """The first region says nothing until it is told to go on."""
+
+    def __init__(self, accounts: Sequence[AwsAccount]) -> None:
+        super().__init__(accounts)
+        self.hangs, self.goes_on = threading.Event(), threading.Event()
+
+    def pages(
+        self, account: str, region: str, service: Service, operation: str, parameters: Mapping[str, Any], /, **how: Any
+    ) -> Iterator[dict[str, Any]]:
+        if (account, region) == ("home", "eu-west-1"):
+            self.hangs.set()
+            assert self.goes_on.wait(60)
+        yield from super().pages(account, region, service, operation, parameters, **how)
+
+
+def test_the_best_of_all_regions_come_first_and_one_name_in_several_is_told_apart(desk: AwsDesk) -> None:
+    desk.double.add_server("web-2")
+    desk.double.add_server("web-1", region=FAR)
+    desk.double.add_server("web-3", account=OTHER)
+    desk.double.add_server("web", account=OTHER)
+    found = inventory(desk)
+    assert [server.name for server in found.search("web", 3)] == ["web", "web-1", "web-2"]
+    desk.double.add_server("web", region=FAR)
+    found.refresh()
+    assert [(server.account, server.region) for server in found.find("web")] == [("home", FAR), ("other", REGION)]
+
+
+def test_every_address_of_every_interface_is_searched(desk: AwsDesk) -> None:
+    sessions = FleetPages(300)
+    found = AwsInventory(sessions, tuple(sessions.accounts.values()), clock=desk.clock)
+    found.refresh()
+    for address in ("10.0.1.43", "10.1.1.43", "2001:db8::0:12b", "2001:db8::1:12b", "198.51.1.43"):
+        assert [server.name for server in found.search(address, 5)] == ["edge-api-00299.prod.example.com"], address
+
+
+def test_an_agents_version_is_known(desk: AwsDesk) -> None:
+    desk.double.add_server("web-1", agent_version="3.1.1374.0")
+    assert inventory(desk).find("web-1")[0].agent_version == "3.1.1374.0"
+
+
+def test_a_server_of_ten_thousand_takes_less_than_3_kb_and_a_search_looks_at_memory_only(desk: AwsDesk) -> None:
+    sessions = FleetPages(10_000)
+    made = AwsInventory(sessions, tuple(sessions.accounts.values()), clock=desk.clock)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        made.refresh()
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept / 10_000 < 3_000
+    assert Counter(sessions.asked) == {"describe_instances": 10, "describe_instance_information": 200}
+    assert len(made.search("payments", 100)) == 100
+    assert len(made.find("tag:team=edge")) == 2_000
 
 
 def test_calls_grow_with_pages_and_not_with_servers(desk: AwsDesk) -> None:
