@@ -67,6 +67,7 @@ class TunnelSessions:
         self._monotonic = monotonic
         self._sleep = sleep
         self._shelves: dict[Place, _Shelf] = defaultdict(_Shelf)
+        self._owners: dict[str, str] = {}  # by account: how the owner of our sessions begins
         self._lock = threading.Lock()
 
     def last_begun(self, account: str, region: str) -> int:
@@ -108,11 +109,13 @@ class TunnelSessions:
 
     def _grouped(self, account: str, region: str) -> Mapping[str, Sequence[OpenTunnel]]:
         found: dict[str, list[OpenTunnel]] = defaultdict(list)
+        owner = self._owner(account, region)
         asked = {"State": "Active"}
         for page in self._sessions.pages(account, region, "ssm", "describe_sessions", asked, page_size=PAGE, once=True):
             for session in page["Sessions"]:
                 grant_id = grant_in(session.get("Reason", ""), home=self.home)
-                if grant_id:
+                # Anybody can write a reason: what others started is theirs, and no removal waits for it.
+                if grant_id and f"{session['Owner']}/".startswith(owner):
                     found[grant_id].append(
                         OpenTunnel(
                             session_id=session["SessionId"],
@@ -125,6 +128,14 @@ class TunnelSessions:
             if page.get("NextToken"):
                 self._sleep(PAGES_APART)
         return found
+
+    def _owner(self, account: str, region: str) -> str:
+        """Our role's ARN as sessions have it, without the session's name, which is another on each replica."""
+        if account not in self._owners:
+            arn: str = self._sessions.call(account, region, "sts", "get_caller_identity")["Arn"]
+            role = arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
+            self._owners[account] = f"{role}/"
+        return self._owners[account]
 
     def _shelf(self, account: str, region: str) -> _Shelf:
         with self._lock:

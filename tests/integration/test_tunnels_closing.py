@@ -15,6 +15,7 @@ from provisioning.routes.session_manager import MOST_AT_ONCE, MOST_THROTTLED, Se
 from provisioning.tunnel_sessions import APART_SECONDS, TunnelSessions, grant_in, reason_of
 from sandbox.aws import Server
 from tests.integration.aws_desk import HOME, OTHER, REGION, AwsDesk, aws_desk, grants_of
+from tests.integration.aws_lab import client
 from tests.values import NOW, FakeClock
 
 HOURS = itertools.count()
@@ -99,9 +100,7 @@ def shared_desk() -> Iterator[AwsDesk]:
 def lab(shared_desk: AwsDesk) -> Iterator[Lab]:
     shared_desk.reset()
     for session in shared_desk.double.sessions:
-        shared_desk.double.faults.quotas = {}
-        ssm = shared_desk.sessions.client("home", REGION, "ssm")
-        ssm.terminate_session(SessionId=session.id)
+        shared_desk.double._sessions.end(session)
     yield Lab(shared_desk)
     shared_desk.double.faults.clear()
 
@@ -122,6 +121,19 @@ def test_every_session_of_the_grant_is_ended_and_no_other(lab: Lab) -> None:
     assert lab.open() == theirs
     assert {call["SessionId"] for call in lab.calls("TerminateSession")} == ours
     assert lab.calls("DescribeSessions")[-1] == {"State": "Active", "MaxResults": 200}
+
+
+def test_a_session_of_somebody_else_with_our_reason_holds_nothing_up(lab: Lab) -> None:
+    (web,) = lab.desk.servers(1, account=OTHER)
+    grants = grants_of([web])
+    ours = lab.start(web, grants[0].id)
+    lab.double.faults.quotas = {}
+    theirs = client(lab.double, "ssm", OTHER)
+    reason = reason_of(grants[0].id, home=HOME_URL, person="ana@example.com")
+    theirs.start_session(Target=web.instance_id, DocumentName="AWS-StartSSHSession", Reason=reason)
+    theirs.close()
+    assert lab.until_done(removing(grants)) == {grants[0].id: Done(details={"tunnel": "closed"})}
+    assert ours not in lab.open() and len(lab.open()) == 1
 
 
 def test_opening_prepares_nothing(lab: Lab) -> None:
