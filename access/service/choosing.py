@@ -1,6 +1,7 @@
 """Which grant a host name means to its person: the one that is open, or why none is. Pure."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from access.words import join_words
 
 WAITING = (RequestState.PENDING, *RUNNING)
 OVER = (RequestState.ENDING, RequestState.ENDED, RequestState.DENIED, RequestState.LAPSED, RequestState.CANCELLED)
+_INSTANCE_ID = re.compile(r"m?i-[0-9a-f]{8,17}")
 _DECISIONS_TAKE = timedelta(seconds=5)  # between two looks
 _OPENING_TAKES = timedelta(seconds=2)
 
@@ -56,8 +58,11 @@ def choose(cases: Sequence[Case], host: str, *, address: str, now: datetime) -> 
 
 
 def is_named(server: Server, host: str) -> bool:
-    """Whether a person may call the server that; case does not count, as in every host name."""
-    return host in {server.name.casefold(), server.instance_id}
+    """Whether a person may call the server that; case does not count, as in every host name.
+
+    An id is never taken for a name: whoever may tag servers could have given it to another.
+    """
+    return host == (server.instance_id if _INSTANCE_ID.fullmatch(host) else server.name.casefold())
 
 
 def comes_from(wanted: str | None, address: str) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.bench import certificates, cycles, ends, process, share, slash
+from tests.bench import certificates, cycles, ends, process, share, slash, workstation
 from tests.bench.figures import Figure, line, write
 from tests.bench.ground import Ground
 
@@ -17,6 +17,7 @@ BENCHES: Mapping[str, Callable[[Ground], Iterator[Figure]]] = {
     "share": share.run,
     "ends": ends.run,
     "process": process.run,
+    "workstation": workstation.run,
 }
 RESULTS = Path("build/bench.json")
 

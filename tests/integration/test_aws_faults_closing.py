@@ -7,17 +7,14 @@ import pytest
 from access.audit import Kind
 from access.model import EndCause, RequestState
 from access.service.desk import Caller
+from provisioning.tunnel_sessions import reason_of
 from sandbox.aws import Server
 from storage.unit_of_work import SqlStore
 from tests.integration.aws_desk import HOME
-from tests.integration.aws_story import AwsGround, Story, aws_ground
+from tests.integration.aws_story import HOME_URL, AwsGround, Story, aws_ground
 from tests.values import ANA
 
 Act = Callable[[Story, Server], object]
-DENIED = (
-    "AWS does not let Passport's role call SendCommand in home eu-west-1. "
-    "An admin must allow it: look at the stack of deploy/passport-account.yaml."
-)
 DENIED = (
     "AWS does not let Passport's role call SendCommand in home eu-west-1. "
     "An admin must allow it: look at the stack of deploy/passport-account.yaml."
@@ -101,6 +98,45 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         "web-1: The server's answer has a line that is not mine, or was cut.",
     ),
 }
+
+
+def test_a_silent_agent_keeps_no_tunnel_open_and_the_proof_says_so(story: Story) -> None:
+    server = story.server("web-1")
+    request = story.opened("web-1")
+    ssm = story.ground.sessions.client("home", server.region, "ssm")
+    reason = reason_of(f"{request.id}.1", home=HOME_URL, person="ana@example.com")
+    ssm.start_session(Target=server.instance_id, DocumentName="AWS-StartSSHSession", Reason=reason)
+    (session,) = [each for each in story.double.sessions if each.server is server]
+    story.double.faults.lose(server)
+    story.ending.complete(Caller(slack_user=ANA), request.id)
+    story.let(seconds=5)
+    assert session.ended_at is not None
+    story.let(minutes=20)
+    for read in (story.reads(request), story.card(request)):
+        assert f"I cannot prove that {request.user_name} is gone from web-1. The tunnel is closed." in read
+    assert "tunnel closed" in story.late(request)[-1]
+    story.double.faults.heal(server)
+    story.let(minutes=6)
+    assert story.grant(request).proof["tunnel"] == "closed"
+    assert story.now(request).state is RequestState.ENDED
+
+
+def test_a_throttled_listing_of_sessions_delays_no_removal_of_the_user(story: Story) -> None:
+    story.server("web-1")
+    request = story.opened("web-1")
+    story.double.faults.throttle("DescribeSessions")
+    story.ending.complete(Caller(slack_user=ANA), request.id)
+    story.let(seconds=20)
+    grant = story.grant(request)
+    assert grant.account.done and grant.proof["verified"] == "yes" and not grant.route.done
+    assert story.let_in(request) == []
+    story.let(minutes=10)
+    assert f"{request.user_name} is gone, but I cannot prove that the tunnel to web-1 is closed." in story.reads(
+        request
+    )
+    story.double.faults.clear()
+    story.let(minutes=6)
+    assert story.now(request).state is RequestState.ENDED
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

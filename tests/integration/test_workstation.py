@@ -114,14 +114,20 @@ def test_a_tunnel_is_what_the_grant_says(lab: Lab, ana: Laptop) -> None:
     assert answer["status"] == ["ready"] and answer["request"] == [request.id]
     assert (answer["region"], answer["endpoint"]) == ([REGION], [lab.double.url])
     (session,) = lab.open()
+    stream_url = json.loads(answer["response"][0])["StreamUrl"]
+    assert stream_url.startswith("ws://127.0.0.1:") and session.id in stream_url
     assert json.loads(answer["response"][0]) == {
         "SessionId": session.id,
-        "StreamUrl": f"tcp://127.0.0.1:{session_port(lab)}/{session.id}",
+        "StreamUrl": stream_url,
         "TokenValue": session.token,
     }
     asked = {"Target": web.instance_id, "DocumentName": "AWS-StartSSHSession", "Parameters": {"portNumber": ["2222"]}}
     assert json.loads(answer["parameters"][0]) == asked
-    assert (session.server, session.port, session.document) == (web, 2222, "AWS-StartSSHSession")
+    assert (
+        session.server,
+        int(lab.desk.calls("StartSession")[-1]["Parameters"]["portNumber"][0]),
+        session.document,
+    ) == (web, 2222, "AWS-StartSSHSession")
     assert session.reason == f"passport {request.id}.1 {HOME_URL} ana@example.com"
     (event,) = lab.events(Kind.TUNNEL_OPENED)
     assert event.details["session"] == session.id and event.server == request.servers[0].key
@@ -140,7 +146,11 @@ def test_the_port_and_the_server_are_never_the_callers(lab: Lab, ana: Laptop) ->
     }
     assert ana.send("tunnel", form | more | {"account": "other", "region": "us-east-1"})["status"] == ["ready"]
     (session,) = lab.open()
-    assert (session.server, session.port, session.document) == (web, 22, "AWS-StartSSHSession")
+    assert (
+        session.server,
+        int(lab.desk.calls("StartSession")[-1]["Parameters"]["portNumber"][0]),
+        session.document,
+    ) == (web, 22, "AWS-StartSSHSession")
 
 
 def test_windows_is_reached_by_a_forwarded_port_and_linux_by_ssh(lab: Lab, ana: Laptop) -> None:
@@ -153,7 +163,11 @@ def test_windows_is_reached_by_a_forwarded_port_and_linux_by_ssh(lab: Lab, ana: 
         f"Your password is in Slack: press Show credentials in the message about {request.id}."
     ]
     (session,) = lab.open()
-    assert (session.server, session.port, session.document) == (win, 3389, "AWS-StartPortForwardingSession")
+    assert (
+        session.server,
+        int(lab.desk.calls("StartSession")[-1]["Parameters"]["portNumber"][0]),
+        session.document,
+    ) == (win, 3389, "AWS-StartPortForwardingSession")
     parameters = json.loads(answer["parameters"][0])["Parameters"]
     assert parameters == {"portNumber": ["3389"], "localPortNumber": ["0"]}
     assert said(ana.ask("rdp", "web-1")) == "refused: web-1 does not run Windows. Run: ssh web-1.passport"
@@ -430,6 +444,13 @@ def test_names_ids_and_what_is_ambiguous(lab: Lab, ana: Laptop) -> None:
     assert ana.ask("certificate", "web-1")["alias"] == [f"passport-{second.instance_id}"]
 
 
+def test_an_id_is_never_a_name(lab: Lab, ana: Laptop) -> None:
+    web = lab.server("web-1")
+    lab.server(web.instance_id)  # somebody tagged another server so
+    lab.opened("web-1", lab.world.inventory.servers[1].instance_id)
+    assert ana.ask("certificate", web.instance_id)["alias"] == [f"passport-{web.instance_id}"]
+
+
 def test_of_two_requests_for_a_server_the_one_that_ends_last_counts(lab: Lab, ana: Laptop) -> None:
     lab.server("web-1")
     longer = lab.opened("web-1", minutes=120)
@@ -634,10 +655,6 @@ def test_every_new_event_has_its_words() -> None:
 def opened_with(**details: str) -> Done:
     """What the account answers for a server that is open."""
     return Done(details={"host_keys": ED25519, "port": "22", **details})
-
-
-def session_port(lab: Lab) -> int:
-    return lab.double._sessions.port
 
 
 def _bytes(value: str | list[str]) -> Any:
