@@ -22,6 +22,7 @@ check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
+	@$(BIN)/shellcheck --shell=sh bot/workstation/files/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
 	@$(BIN)/pytest tests/unit --quiet
 

@@ -19,10 +19,10 @@ want ip iproute2
 want unshare util-linux
 want pgrep procps
 want git git
-# The shells that /bin/sh may be on a server; the scripts' functions are run by each.
-want busybox busybox
-want mksh mksh
-want yash yash
+# The shells that /bin/sh may be on a server, and those that people have; each runs what Passport gives it.
+for shell in busybox mksh yash zsh fish tcsh; do want "$shell" "$shell"; done
+want curl curl
+want rsync rsync
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 
 [ -n "$missing" ] || exit 0
