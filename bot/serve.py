@@ -23,6 +23,7 @@ from access.model import AccountName, RouteName
 from access.orphans import Orphans
 from access.ports import CertificateAuthority
 from access.reconcile import Reconciler
+from access.service.bundling import Bundling
 from access.service.challenges import Challenges
 from access.service.connecting import Connecting
 from access.service.desk import Desk
@@ -36,6 +37,7 @@ from access.service.showing import Showing
 from access.service.submitting import Submitting
 from bot import wiring
 from bot.authority import AuthorityKeys, establish, trust
+from bot.bundle_page import BundleSite
 from bot.loops import Loop, Measure, ReconcilerTurns
 from bot.metrics import CountedRefusals, Metrics
 from bot.proxies import WSGI, TrustedProxies
@@ -54,6 +56,7 @@ from handlers.members import Members
 from handlers.surface import Surface
 from provisioning.accounts.short_lived_user import ShortLivedUser
 from provisioning.authority_ring import AuthorityRing
+from provisioning.bundle import bundle
 from provisioning.connection import connection
 from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
@@ -183,6 +186,8 @@ class Passport:
         self._timers = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._after_ack = AfterAck()
         linking = Linking(desk)
+        showing = Showing(desk, authority_ring)
+        bundling = self._bundling(showing)
         surface = Surface(
             linking=linking,
             submitting=self._submitting,
@@ -190,7 +195,7 @@ class Passport:
             retrying=Retrying(desk),
             ending=Ending(desk),
             keys=Keys(desk),
-            showing=Showing(desk, authority_ring),
+            showing=showing,
             members=self._members,
             inventory=self._inventory,
             policy=desk.policy,
@@ -201,6 +206,7 @@ class Passport:
             clock=wiring.now,
             team_id=settings.slack_team_id,
             public_url=settings.public_url,
+            bundling=bundling,
             signing_secret=_revealed(settings.slack_signing_secret),
         )
         app = build_app(surface)
@@ -217,6 +223,7 @@ class Passport:
                 submitting=self._submitting,
                 members=self._members,
                 is_ready=self._why_not_ready,
+                bundles=_bundles(settings, bundling),
             )
         )
         workstation.register(site, self._workstation(desk, authority_ring))
@@ -225,6 +232,13 @@ class Passport:
         if sockets := self._sockets:
             metrics.watch_sockets(lambda: sockets.connected)
         self._server = _listen(settings, metrics.measure_http(site))
+
+    def _bundling(self, showing: Showing) -> Bundling | None:
+        """The zips, where people have AWS credentials of their own to use them with."""
+        if not self._settings.own_aws_credentials:
+            return None
+        keys = wiring.sealer(self._settings).derive("bundle link")
+        return Bundling(showing, Challenges(keys, clock=wiring.now, random_bytes=os.urandom))
 
     def _workstation(self, desk: Desk, authority: CertificateAuthority) -> workstation.Workstation:
         """What laptops ask for."""
@@ -359,6 +373,10 @@ def _sockets(settings: Settings, app: App, measure: Measure) -> Sockets | None:
         connections=settings.slack_socket_connections,
         measure=measure,
     )
+
+
+def _bundles(settings: Settings, bundling: Bundling | None) -> BundleSite | None:
+    return BundleSite(team_id=settings.slack_team_id, bundling=bundling, pack=bundle) if bundling else None
 
 
 def _revealed(secret: SecretStr | None) -> str:

@@ -163,6 +163,7 @@ class Settings(BaseSettings):
     accounts: Annotated[tuple[AwsAccountSettings, ...], AfterValidator(_distinct)] = Field(min_length=1)
     document_prefix: str = Field(default="Passport-", pattern=r"^[A-Za-z0-9_.-]{3,60}$")
     inventory_every: Duration = timedelta(minutes=2)
+    own_aws_credentials: bool = False
 
     rules: Annotated[tuple[RuleSettings, ...], AfterValidator(_distinct)] = Field(min_length=1)
     admins: Words = ()

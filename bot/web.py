@@ -13,6 +13,7 @@ from access.errors import NotFoundError, PassportError, UnavailableError
 from access.model import Login, SignIn
 from access.service.linking import Linked, Linking
 from access.service.submitting import Submitting, Unparked
+from bot import bundle_page
 from handlers.members import Members
 from identity.errors import AssertionRefusedError
 from identity.saml import ServiceProvider
@@ -41,6 +42,7 @@ class Site:
     submitting: Submitting
     members: Members
     is_ready: Callable[[], str]  # why not, as a sentence; "" when it is
+    bundles: bundle_page.BundleSite | None = None  # None: people have no AWS credentials of their own
 
 
 class _Cookie:
@@ -76,6 +78,8 @@ def build_site(site: Site) -> Flask:
     if site.slack is not None:
         _slack(app, site.slack)
     _sign_in(app, site)
+    if site.bundles is not None:
+        bundle_page.register(app, site.bundles, _page)
     app.register_error_handler(404, lambda _: _page("Nothing is here", ["Start in Slack: /passport help"], status=404))
     app.register_error_handler(413, lambda _: _page("Too much", ["I do not read that much at once."], status=413))
     app.register_error_handler(
@@ -201,9 +205,11 @@ def _problem(error: PassportError) -> Response:
     return _page("Not signed in", [error.sentence], status=status)
 
 
-def _page(title: str, lines: Sequence[str], *, providers: Sequence[str] = (), status: int = 200) -> Response:
+def _page(
+    title: str, lines: Sequence[str], *, providers: Sequence[str] = (), action: str = "", status: int = 200
+) -> Response:
     nonce = secrets.token_urlsafe(16)
-    text = render_template("page.html", title=title, lines=lines, providers=providers, nonce=nonce)
+    text = render_template("page.html", title=title, lines=lines, providers=providers, action=action, nonce=nonce)
     response = make_response(text, status)
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'"

@@ -22,6 +22,7 @@ from handlers.request import Requests
 from handlers.responding import Responding
 from handlers.retry import Retries
 from handlers.review import Reviews
+from handlers.setup import Setup
 from handlers.status import Statuses
 from handlers.surface import Surface
 from handlers.turn import Turn
@@ -39,7 +40,14 @@ def build_app(surface: Surface) -> App:
     listening = Listening(responding, translation)
     links, requests = Links(surface), Requests(surface, responding)
     ends, statuses = Ends(surface, responding), Statuses(surface)
-    commands = Commands(links=links, requests=requests, ends=ends, keys=PublicKeys(surface), statuses=statuses)
+    commands = Commands(
+        links=links,
+        requests=requests,
+        ends=ends,
+        keys=PublicKeys(surface),
+        setup=Setup(surface),
+        statuses=statuses,
+    )
     commands.register(app, listening)
     links.register(app)
     requests.register(app, listening)

@@ -12,6 +12,7 @@ from handlers.link import Links
 from handlers.listening import Listening
 from handlers.replies import Reply
 from handlers.request import Requests
+from handlers.setup import Setup
 from handlers.status import Statuses
 from handlers.turn import Turn
 from handlers.understood import About, AddKey, Exempt, Parsed, Plain, RemoveKey, Revoke
@@ -27,17 +28,21 @@ _HELP = """\
 *You and your key*
 `/passport link` · `/passport whoami` · `/passport unlink`
 `/passport key add ssh-ed25519 AAAA…` · `/passport key list` · `/passport key remove SHA256:…`
+`/passport setup` sets your laptop up, once: from then on `ssh web-1.passport`
 `/passport exception @somebody their@email.example because …` for admins"""
 
 
 class Commands:
     """The slash command, one method for each kind of thing understood."""
 
-    def __init__(self, *, links: Links, requests: Requests, ends: Ends, keys: PublicKeys, statuses: Statuses) -> None:
+    def __init__(
+        self, *, links: Links, requests: Requests, ends: Ends, keys: PublicKeys, setup: Setup, statuses: Statuses
+    ) -> None:
         self._links = links
         self._requests = requests
         self._ends = ends
         self._keys = keys
+        self._setup = setup
         self._statuses = statuses
 
     def register(self, app: App, listening: Listening) -> None:
@@ -77,6 +82,7 @@ class Commands:
             "whoami": self._links.whoami,
             "unlink": self._links.unlink,
             "list": self._statuses.list,
+            "setup": self._setup.lines,
             "key list": self._keys.list,
         }
         return act[verb](turn) if verb in act else _help()

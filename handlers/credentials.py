@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from slack_bolt import App
+from slack_bolt import Ack, App
 
 from access.errors import RefusedError
 from access.service.showing import Credentials
@@ -12,7 +12,7 @@ from handlers import blocks, ids, mrkdwn
 from handlers.blocks import Block
 from handlers.listening import Listening
 from handlers.operands import parse_request_id
-from handlers.phrases import names, shown
+from handlers.phrases import names, on_laptop, shown
 from handlers.replies import Reply
 from handlers.surface import Connection, Surface
 from handlers.turn import Turn
@@ -30,31 +30,57 @@ class ShowCredentials:
     def register(self, app: App, listening: Listening) -> None:
         """The button in the direct message."""
         app.action(ids.CREDENTIALS_SHOW)(listening.click(self.show))
+        app.action(ids.CREDENTIALS_BUNDLE)(self._opened)
 
     def show(self, turn: Turn, value: str) -> Reply:
-        """A fresh certificate and how to use it."""
+        """What to type; and, for people with AWS credentials of their own, a fresh certificate and how to use it."""
         if not turn.channel.startswith("D"):
             raise RefusedError("I show credentials in our direct messages only.")
-        found = self._surface.showing.credentials(turn.caller, parse_request_id(value))
+        request_id, bundling = parse_request_id(value), self._surface.bundling
+        if bundling is None:
+            found = self._surface.showing.look(turn.caller, request_id)
+            return _reply(found, [blocks.section(_first(found)), *_all(found)], len(found.grants))
+        found = self._surface.showing.credentials(turn.caller, request_id)
+        url = f"{self._surface.home}/bundle/{bundling.offer(turn.caller.slack_user, request_id)}"
+        first = [blocks.section(_first(found)), *_download(found, url)]
         many = min(len(found.grants), MOST_SERVERS)
         while True:  # what does not fit is left out whole: half a file would be no file
             connection = self._surface.connect(found.request, found.grants[:many], found.certificate)
-            seen = list(_seen(found, connection))
+            seen = [*first, *_plain_forms(connection)]
             if len(seen) < MOST_BLOCKS or many == 1:
                 return _reply(found, seen, many)
             many //= 2
 
+    def _opened(self, ack: Ack) -> None:
+        ack()
 
-def _seen(found: Credentials, connection: Connection) -> Iterator[Block]:
+
+def _first(found: Credentials) -> str:
+    """What nearly everybody wants: a laptop that is set up needs nothing but this."""
     servers = [grant.server for grant in found.grants]
-    until = _until(found)
-    intro = (
-        f"*{names(servers)}* as `{connection.user}` until {mrkdwn.clock(until)}, "
-        f"with your key {shown(found.key.fingerprint)}."
+    return (
+        f"*{names(servers)}* as `{found.request.user_name}` until {mrkdwn.clock(_until(found))}, "
+        f"with your key {shown(found.key.fingerprint)}.\n"
+        f"On a laptop that is set up (once: `/passport setup`): `{on_laptop(servers[0])}`"
     )
+
+
+def _all(found: Credentials) -> Iterator[Block]:
+    """The same for every server, where there are several."""
+    if len(found.grants) > 1:
+        yield from blocks.code("\n".join(on_laptop(grant.server) for grant in found.grants))
+
+
+def _download(found: Credentials, url: str) -> Iterator[Block]:
+    """A zip with an ssh configuration, where there is a server that ssh reaches."""
+    if any(grant.server.platform != "windows" for grant in found.grants):
+        yield blocks.actions(blocks.button("Download as zip", ids.CREDENTIALS_BUNDLE, url=url))
+
+
+def _plain_forms(connection: Connection) -> Iterator[Block]:
     # The name stands outside the fence: in a shell, even a comment made of it could be run.
     commands = [f"*{shown(server.name, 60)}*\n{blocks.fenced(server.command)}" for server in connection.servers]
-    yield blocks.section(f"{intro}\nPaste this once in a terminal on your laptop. It writes two small files:")
+    yield blocks.section("Without that, with AWS credentials of your own. Paste this once; it writes two small files:")
     yield from blocks.code(connection.install)
     yield blocks.section(f"Then log in. If your key is not `{connection.key_file}`, name the right file:")
     yield from blocks.packed(commands)

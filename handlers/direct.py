@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from access.model import AccessRequest, RequestState
+from access.model import AccessRequest, GrantState, RequestState
 from access.service.submitting import Standing
 from access.words import duration_words
 from handlers import ids, outcomes, phrases
@@ -83,6 +83,9 @@ def _ready(standing: Standing) -> Wanted:
     first, *rest = outcomes.open_now(standing)
     if commands := phrases.sudo_words(request):
         rest.append(f"You log in {commands}: exactly as written, and nothing else.")
+    ready = [grant.server for grant in grants if grant.state is GrantState.ACTIVE]
+    if ready:
+        first = f"{first} On your laptop: `{phrases.on_laptop(ready[0])}`"
     return _wanted(request, READY, first, *rest, buttons=[show, *_retry(standing), done])
 
 

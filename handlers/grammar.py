@@ -7,7 +7,7 @@
               | "exception" , mention , email , "because" , reason
               | ( "status" | "cancel" ) , id  |  "done" , [ id ]
               | "key" , ( "add" , public key | "list" | "remove" , fingerprint )
-              | "link" | "whoami" | "unlink" | "list" | "help" | nothing ;
+              | "link" | "whoami" | "unlink" | "setup" | "list" | "help" | nothing ;
     server    = word [ "," ] ;                      a name, an instance id, or tag:key=value
     clause    = "for" , duration | "from" , address | "via" , route ;      in any order, each once
     duration  = { number , unit } ;                 90m, 2h, 1h30m, 2 hours
@@ -213,6 +213,7 @@ _VERBS: Mapping[str, Callable[[_Rest], Command]] = {
     "link": _plain,
     "whoami": _plain,
     "unlink": _plain,
+    "setup": _plain,
     "key": _key,
     "exception": _exception,
     "help": _plain,

@@ -17,6 +17,7 @@ REQUEST_REVOKE = "request.revoke"  # opens the modal that asks for a reason
 REQUEST_REVOKE_MODAL = "request.revoke_modal"
 
 CREDENTIALS_SHOW = "credentials.show"
+CREDENTIALS_BUNDLE = "credentials.bundle"  # a URL button; Slack sends the click all the same
 
 LINK_OPEN = "link.open"  # a URL button; Slack sends the click all the same
 

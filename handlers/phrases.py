@@ -8,6 +8,7 @@ from access.model import AccessRequest, Grant, Review, Server, Verdict
 from access.words import join_words
 from handlers import mrkdwn
 
+_TYPED = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")  # what the laptop's script takes for a name
 _ENVIRONMENT_TAGS = frozenset({"env", "environment", "stage"})
 _SENTENCE = 250
 _NAME = 60
@@ -41,6 +42,13 @@ def sentence(text: str, most: int = _SENTENCE) -> str:
 def name_of(server: Server) -> str:
     """The server's name as people read it."""
     return shown(server.name, _NAME) or shown(server.instance_id, _NAME)
+
+
+def on_laptop(server: Server) -> str:
+    """What to type on a laptop for this server, as it stands: by its name, or by its id where that cannot be typed."""
+    name = server.name.lower()
+    typed = name if _TYPED.fullmatch(name) else server.instance_id
+    return f"passport-connect rdp {typed}" if server.platform == "windows" else f"ssh {typed}.passport"
 
 
 def names(servers: Sequence[Server], *, most: int = 6) -> str:

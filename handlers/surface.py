@@ -9,6 +9,7 @@ from slack_sdk import WebClient
 from access.model import AccessRequest, Grant
 from access.policy import Policy
 from access.ports import Clock, Inventory
+from access.service.bundling import Bundling
 from access.service.ending import Ending
 from access.service.keys import Keys
 from access.service.linking import Linking
@@ -94,7 +95,13 @@ class Surface:
     public_url: str
     signing_secret: str = field(repr=False)
     bot_user_id: str = ""
+    bundling: Bundling | None = None  # where people have AWS credentials of their own: the plain forms are shown
 
     def link_url(self, token: str) -> str:
         """The page that starts a sign-in."""
-        return f"{self.public_url.rstrip('/')}/link/{token}"
+        return f"{self.home}/link/{token}"
+
+    @property
+    def home(self) -> str:
+        """Passport's address, without the slash at its end."""
+        return self.public_url.rstrip("/")

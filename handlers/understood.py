@@ -9,7 +9,7 @@ from access.model import RouteName, Submission
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plain:
-    """A subcommand without arguments: help, link, whoami, unlink, list, key list."""
+    """A subcommand without arguments: help, link, whoami, unlink, setup, list, key list."""
 
     verb: str
 

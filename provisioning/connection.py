@@ -49,6 +49,8 @@ class ServerConnection:
     instance_id: str
     alias: str
     known_hosts: tuple[str, ...]  # lines
+    port: str
+    tunnel: str  # the ProxyCommand, for people with AWS credentials of their own
     command: str  # runs as it stands in sh, bash and zsh, once the files are there
 
 
@@ -106,21 +108,23 @@ def instance_of(grant: Grant) -> str:
 
 def _server(request: AccessRequest, grant: Grant, folder: str, key_file: str) -> ServerConnection:
     target = ssh_target(grant)
+    tunnel = (
+        f"aws ssm start-session --target {target.instance_id} --document-name AWS-StartSSHSession "
+        f"--parameters portNumber=%p --region {_matching(_REGION, grant.server.region)}"
+    )
     return ServerConnection(
         name=grant.server.name,
         instance_id=target.instance_id,
         alias=target.alias,
         known_hosts=tuple(f"{target.alias} {key}" for key in target.host_keys),
-        command=_command(request, grant, target, folder, key_file),
+        port=target.port,
+        tunnel=tunnel,
+        command=_command(request, target, tunnel, folder, key_file),
     )
 
 
-def _command(request: AccessRequest, grant: Grant, target: SshTarget, folder: str, key_file: str) -> str:
+def _command(request: AccessRequest, target: SshTarget, tunnel: str, folder: str, key_file: str) -> str:
     instance_id, port = target.instance_id, target.port
-    tunnel = (
-        f"aws ssm start-session --target {instance_id} --document-name AWS-StartSSHSession "
-        f"--parameters portNumber=%p --region {_matching(_REGION, grant.server.region)}"
-    )
     # "$HOME" and not "~": ssh itself would take the home from the password file, the shell that wrote the files not.
     words = (
         "ssh",

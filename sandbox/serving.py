@@ -30,6 +30,7 @@ saml_certificate_file = "{folder}/saml.crt"
 admins = ["passport-admins"]
 min_duration = "5s"
 inventory_every = "2s"
+own_aws_credentials = true
 
 [[providers]]
 name = "okta"

@@ -17,12 +17,12 @@ THROUGH_THE_TUNNEL = ("127.0.0.1/32", "::1/128")  # the agent dials from the ser
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """What opens the servers: a certificate for the person's own key."""
+    """What opens the servers: a certificate for the person's own key; "" where their laptop fetches its own."""
 
     request: AccessRequest
     grants: Sequence[Grant]
     key: SshKey
-    certificate: str
+    certificate: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,38 +56,51 @@ class Showing:
         self._record(wish)
         return Credentials(request=wish.request, grants=wish.grants, key=wish.key, certificate=certificate)
 
-    def _wish(self, caller: Caller, request_id: str) -> _Wish:
-        """Whatever speaks against it is said here, and the delivery is used up."""
-        now = self._desk.clock()
+    def look(self, caller: Caller, request_id: str) -> Credentials:
+        """What is open, and with which key: nothing is signed, and nothing given out.
+
+        Raises SignInNeededError, NotFoundError, RefusedError or AlreadyDecidedError.
+        """
         with self._desk.store.unit_of_work() as uow:
-            person, _ = live_link(uow, caller, now=now)
-            request = uow.requests.get(request_id, lock=True)
-            claim(uow, caller, subject=request_id, at=now)
-            if person.id != request.person_id:  # an email may have passed to somebody else: it opens nothing
-                event = by_person(Kind.REFUSED, person, at=now, request_id=request_id, details={"act": "credentials"})
-                self._desk.refuse(
-                    uow, event, f"{request_id} is {request.person_name}'s; its credentials are theirs alone."
-                )
-            grants = open_grants(uow, request, now)
-            keys = uow.people.keys_of(person.id)
-            if not keys:
-                raise NotFoundError("Register your public key first: /passport key add ssh-ed25519 AAAA…")
+            _, found = self._open(uow, caller, request_id)
+            uow.commit()
+        return found
+
+    def _wish(self, caller: Caller, request_id: str) -> _Wish:
+        with self._desk.store.unit_of_work() as uow:
+            person, found = self._open(uow, caller, request_id)
+            now, serial = self._desk.clock(), uow.requests.next_serial()
             wish = _Wish(
                 person=person,
-                request=request,
-                grants=grants,
-                key=keys[-1],
+                request=found.request,
+                grants=found.grants,
+                key=found.key,
                 wanted=wanted_certificate(
-                    request,
-                    keys[-1],
-                    serial=uow.requests.next_serial(),
+                    found.request,
+                    found.key,
+                    serial=serial,
                     now=now,
-                    valid_before=request.expires_at or now,  # open_grants has seen to it
+                    valid_before=found.request.expires_at or now,  # open_grants has seen to it
                 ),
-                signers=signers(uow.authorities.all(), grants),
+                signers=signers(uow.authorities.all(), found.grants),
             )
             uow.commit()
         return wish
+
+    def _open(self, uow: UnitOfWork, caller: Caller, request_id: str) -> tuple[Person, Credentials]:
+        """Whatever speaks against it is said here, and the delivery is used up."""
+        now = self._desk.clock()
+        person, _ = live_link(uow, caller, now=now)
+        request = uow.requests.get(request_id, lock=True)
+        claim(uow, caller, subject=request_id, at=now)
+        if person.id != request.person_id:  # an email may have passed to somebody else: it opens nothing
+            event = by_person(Kind.REFUSED, person, at=now, request_id=request_id, details={"act": "credentials"})
+            self._desk.refuse(uow, event, f"{request_id} is {request.person_name}'s; its credentials are theirs alone.")
+        grants = open_grants(uow, request, now)
+        keys = uow.people.keys_of(person.id)
+        if not keys:
+            raise NotFoundError("Register your public key first: /passport key add ssh-ed25519 AAAA…")
+        return person, Credentials(request=request, grants=grants, key=keys[-1])
 
     def _record(self, wish: _Wish) -> None:
         """Put it on record, if the request is still what it was."""

@@ -1,6 +1,7 @@
 """The listeners on a stage: a strict Slack that signs and delivers, Flask that takes it, real storage beneath."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from werkzeug.serving import make_server
 
 from access.model import SlackUser
 from access.ports import Store
+from access.service.bundling import Bundling
+from access.service.challenges import Challenges
 from access.service.desk import Caller
 from access.service.keys import Keys
 from access.service.linking import Linking
@@ -81,13 +84,15 @@ class Stage:
 
 
 @contextmanager
-def stage(store: Store, *, room: int = 100, **settings: Any) -> Iterator[Stage]:
+def stage(store: Store, *, room: int = 100, own_aws_credentials: bool = False, **settings: Any) -> Iterator[Stage]:
     """Everything running, on loopback."""
     with SlackDouble() as slack:
         world = World(store)
         _people(slack)
         client = WebClient(token=slack.bot_token, base_url=slack.url)
         after_ack = AfterAck(room=room)
+        showing = Showing(world.desk, ring(world.authority))
+        links = Challenges([b"k" * 32], clock=world.clock, random_bytes=os.urandom)
         surface = Surface(
             linking=Linking(world.desk),
             submitting=world.submitting,
@@ -95,7 +100,8 @@ def stage(store: Store, *, room: int = 100, **settings: Any) -> Iterator[Stage]:
             retrying=world.retrying,
             ending=world.ending,
             keys=Keys(world.desk),
-            showing=Showing(world.desk, ring(world.authority)),
+            showing=showing,
+            bundling=Bundling(showing, links) if own_aws_credentials else None,
             members=Members(inline(client), team_id="T0PASSPORT", clock=world.clock),
             inventory=world.inventory,
             policy=world.desk.policy,

@@ -61,7 +61,7 @@ def test_the_whole_story_updates_the_card_and_rings_the_phone_for_what_matters(l
     lab.world.reconcile()
     lab.settle()
     _, ready = lab.directs("U0ANA")
-    assert ready.notification == "web-1 is open until 04:00 UTC."
+    assert ready.notification == "web-1 is open until 04:00 UTC. On your laptop: ssh web-1.passport"
     assert actions(ready) == [ids.CREDENTIALS_SHOW, ids.REQUEST_COMPLETE]
     assert actions(lab.cards()[0]) == [ids.REQUEST_REVOKE]
 
@@ -101,7 +101,9 @@ def test_a_burst_folds_into_what_is_true_now(lab: Lab) -> None:
     lab.world.reconcile()
     lab.settle()
     assert len(lab.cards()) == 1
-    assert [message.notification for message in lab.directs("U0ANA")] == ["web-1 is open until 04:00 UTC."]
+    assert [message.notification for message in lab.directs("U0ANA")] == [
+        "web-1 is open until 04:00 UTC. On your laptop: ssh web-1.passport"
+    ]
     assert lab.calls("chat.update") == 0
 
 

@@ -29,7 +29,7 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb2C3xXhZ4gq8gT0iC1oUqC8H2m8hY2
 
 @pytest.fixture
 def on(sqlite_store: SqlStore) -> Iterator[Stage]:
-    with stage(sqlite_store) as found:
+    with stage(sqlite_store, own_aws_credentials=True) as found:
         yield found
 
 

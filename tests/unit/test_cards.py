@@ -187,6 +187,7 @@ class TestDirectMessages:
         request = decided(RequestState.ACTIVE, expires_at=END)
         ready = posts(request, grants_of(request, GrantState.ACTIVE, GrantState.ACTIVE), [a_review()])[READY]
         assert ready.text.startswith("web-1 and db-2 are open until ")
+        assert ready.text.endswith(" On your laptop: `ssh web-1.passport`")
         assert actions_of(ready) == [ids.CREDENTIALS_SHOW, ids.REQUEST_COMPLETE]
         assert not ready.closed
 
