@@ -1,5 +1,7 @@
 """What AWS says no with, as sentences for people."""
 
+import re
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -34,6 +36,7 @@ UNKNOWN_KEY = frozenset({"InvalidClientTokenId", "SignatureDoesNotMatch", "Unrec
 NO_DOCUMENT = frozenset({"InvalidDocument", "InvalidDocumentVersion"})
 OTHER_DOCUMENT = frozenset({"InvalidDocumentContent", "InvalidDocumentSchemaVersion", "InvalidParameters"})
 _PUBLISHING = "deploy/passport-account.yaml (PublisherArn), and publish with --role PassportPublisher"
+_RESOURCE = re.compile(r"on resource: (arn:[!-~]{1,400})")
 # Whose stack allows it, where it is not that of the account.
 _STACKS = {
     "CreateDocument": _PUBLISHING,
@@ -45,10 +48,14 @@ _STACKS = {
 
 
 class AwsError(PassportError):
-    """AWS did not do it. ``answered`` is False when it may have, and only its answer is missing."""
+    """AWS did not do it. ``answered`` is False when it may have, and only its answer is missing.
 
-    def __init__(self, sentence: str, *, code: str, retryable: bool, answered: bool = True) -> None:
+    ``resource`` is the ARN that Passport has no permission for, where AWS names one.
+    """
+
+    def __init__(self, sentence: str, *, code: str, retryable: bool, answered: bool = True, resource: str = "") -> None:
         super().__init__(sentence)
+        self.resource = resource
         self.code = code
         self.retryable = retryable
         self.answered = answered
@@ -96,7 +103,14 @@ def _translate_answer(error: ClientError, where: str) -> AwsError:
     if status >= 500:
         sentence = f"AWS has trouble of its own in {where} ({code}). I try again by myself."
         return AwsError(sentence, code=code, retryable=True, answered=False)
-    return AwsError(_refusal(code, where, str(error.operation_name)), code=code, retryable=False)
+    sentence = _refusal(code, where, str(error.operation_name))
+    return AwsError(sentence, code=code, retryable=False, resource=_resource(error) if code in DENIED else "")
+
+
+def _resource(error: ClientError) -> str:
+    """What was denied, as "Troubleshoot access denied error messages" of the IAM user guide words it."""
+    found = _RESOURCE.search(str(error.response.get("Error", {}).get("Message", "")))
+    return found[1] if found else ""
 
 
 def _refusal(code: str, where: str, operation: str) -> str:

@@ -139,6 +139,8 @@ class RunCommand:
         except AwsError as error:
             if error.code == "InvalidInstanceId":
                 return self._send_without_bad(batch)
+            if denied := [grant for grant in batch.grants if _is_named_in(error.resource, grant)]:
+                return self._send_without_denied(batch, denied)
             if error.answered and error.retryable:
                 self._fresh.add(batch.intent.token)  # surely not taken: no need to look for it
             return self._put_off(batch, error)
@@ -166,6 +168,12 @@ class RunCommand:
         # AWS does not say which: halve until it is alone.
         middle = len(good) // 2
         return self._send(batch.only(good[:middle])) | self._send(batch.only(good[middle:]))
+
+    def _send_without_denied(self, batch: Batch, denied: Sequence[Grant]) -> dict[str, Outcome]:
+        """A server that the policy leaves out, by its tags say, must not keep the others open or shut."""
+        refused: dict[str, Outcome] = {grant.id: _not_allowed(grant) for grant in denied}
+        others = [grant for grant in batch.grants if grant.id not in refused]
+        return refused | (self._send(batch.only(others)) if others else {})
 
     def _reachable(self, batch: Batch) -> set[str]:
         """Which of the batch's servers AWS knows as running an agent; all, when it does not tell."""
@@ -229,6 +237,18 @@ def _backoff(intent: Intent) -> timedelta:
     """Twice as long each time, up to 8 s, give or take an eighth: what was turned away together comes back spread."""
     spread = 0.875 + crc32(intent.token.encode()) % 256 / 1024
     return timedelta(seconds=min(0.25 * 2.0 ** min(intent.tries, 8), 8.0) * spread)
+
+
+def _is_named_in(resource: str, grant: Grant) -> bool:
+    return resource.endswith(f"/{grant.server.instance_id}")
+
+
+def _not_allowed(grant: Grant) -> Unanswered:
+    reason = (
+        f"AWS does not let Passport run commands on {grant.server.name}. It may lack the tag passport = enabled: its "
+        "owner sets it, or an admin looks at the stack of deploy/passport-account.yaml."
+    )
+    return Unanswered(reason=reason, retryable=False)
 
 
 def _unreachable(grant: Grant) -> Unanswered:
