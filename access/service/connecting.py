@@ -12,11 +12,11 @@ from typing import Never, Protocol
 from access.audit import Kind
 from access.authorities import signers
 from access.errors import DuplicateDeliveryError, RefusedError, SignInNeededError
-from access.model import Person, SshKey
+from access.model import AccessRequest, Person, SshKey
 from access.ports import CertificateAuthority, Tunnel, TunnelOrder, Tunnels, TunnelUse, UnitOfWork
 from access.recording import Case
 from access.service.challenges import NAMESPACE, Challenges, statement
-from access.service.choosing import OVER, WAITING, Choice, NotYet, WrongAddressError, choose
+from access.service.choosing import OVER, WAITING, Choice, NotYet, WrongAddressError, choose, is_named
 from access.service.desk import Desk, by_person
 from access.service.showing import wanted_certificate
 
@@ -152,7 +152,7 @@ class Connecting:
         used, now = self._proven(proof), self._desk.clock()
         with self._desk.store.unit_of_work(read_only=True) as uow:
             person, key = self._known(uow, proof, now)
-            cases, is_used = _cases(uow, person), uow.deliveries.is_known(used)
+            cases, is_used = _cases(uow, person, proof.host), uow.deliveries.is_known(used)
         try:
             _check_unused(is_used=is_used)
             choice = choose(cases, proof.host, address=proof.address, now=now)
@@ -231,14 +231,21 @@ class Connecting:
         raise error
 
 
-def _cases(uow: UnitOfWork, person: Person) -> list[Case]:
-    """The person's requests that are open or coming, the newest first, and then the latest of the past."""
-    found = [
-        *uow.requests.find(person_id=person.id, states=WAITING),
-        *uow.requests.find(person_id=person.id, states=OVER, limit=_MOST_OVER),
-    ]
-    grants = uow.grants.of_all([request.id for request in found])
-    return [Case(request=request, grants=tuple(grants.get(request.id, ()))) for request in found]
+def _cases(uow: UnitOfWork, person: Person, host: str) -> list[Case]:
+    """The person's requests for a server of that name: open or coming, else the latest of the past; newest first.
+
+    Requests may have hundreds of servers: only what the answer depends on is read.
+    """
+    coming = [found for found in uow.requests.find(person_id=person.id, states=WAITING) if _names(found, host)]
+    if not coming:
+        past = uow.requests.find(person_id=person.id, states=OVER, limit=_MOST_OVER)
+        return [Case(request=request, grants=()) for request in past if _names(request, host)]
+    grants = uow.grants.of_all([request.id for request in coming])
+    return [Case(request=request, grants=tuple(grants.get(request.id, ()))) for request in coming]
+
+
+def _names(request: AccessRequest, host: str) -> bool:
+    return any(is_named(server, host) for server in request.servers)
 
 
 def _check_unused(*, is_used: bool) -> None:
