@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets a laptop up for Passport: the line of /passport setup runs this. No secret comes with it.
 #
-#   curl -fsSL https://passport.example.com/workstation/install.sh | sh -s -- SHA256:…
+#   curl -fsSL https://passport.example.com/workstation/install.sh | sh -s -- SHA256:...
 #
 # It writes ~/.ssh/passport and one Include line at the top of ~/.ssh/config. Running it again brings all up to date.
 set -u
@@ -15,7 +15,7 @@ url=${url%/}
 main() { # called by the last line, so that half a download does nothing
     [ "$#" -gt 0 ] || die "Name your key by its fingerprint. In Slack, /passport setup shows the whole line."
     for wanted in "$@"; do
-        is_fingerprint "$wanted" || die "That is no fingerprint: it is like SHA256:… with 43 characters. /passport setup shows the line."
+        is_fingerprint "$wanted" || die "That is no fingerprint: it is like SHA256:... with 43 characters. /passport setup shows the line."
     done
     ssh=$HOME/.ssh
     home=$ssh/passport
@@ -85,7 +85,7 @@ find_keys() {
         say "Your key $wanted: $where"
         [ "$number" -lt 9 ] || break
     done
-    [ "$number" -gt 0 ] || die "None of your registered keys is on this laptop: $*. Start your agent (ssh-add), or register a key of this laptop in Slack: /passport key add and the line in ~/.ssh/id_….pub"
+    [ "$number" -gt 0 ] || die "None of your registered keys is on this laptop: $*. Start your agent (ssh-add), or register a key of this laptop in Slack: /passport key add and the line in ~/.ssh/id_*.pub"
     rm -f "$home/keys"/*
     for file in "$work"/key.*; do
         mv -f "$file" "$home/keys/${file##*/key.}"

@@ -331,7 +331,7 @@ obtain() { # obtain ACT: returns with the fields of an answer that is ready; els
             ;;
         refused)
             forget_host
-            die "$(clean "${message:-You have no access to $host. Ask in Slack: /passport request $host for 1h because …}")"
+            die "$(clean "${message:-You have no access to $host. Ask in Slack: /passport request $host for 1h because ...}")"
             ;;
         *)
             failures=$((failures + 1))
@@ -397,7 +397,7 @@ use_agent() { # the agent that ssh is configured to use, where it is not the env
     export SSH_AUTH_SOCK
 }
 
-post() { # post PATH FIELD…: fields are files in the work folder. Sets status, or status='' and trouble
+post() { # post PATH FIELDS: fields are files in the work folder. Sets status, or status='' and trouble
     status=
     path=$1
     shift
@@ -524,7 +524,7 @@ announce_rdp() { # announce_rdp PORT: the plugin listens there now
         printf 'prompt for credentials:i:1\r\ndrivestoredirect:s:\r\nredirectprinters:i:0\r\n'
     } >"$file.$$" && mv -f "$file.$$" "$file"
     say "Open this with your Remote Desktop program, as $user: 127.0.0.1:$1, or the file $file"
-    say "For example: xfreerdp /v:127.0.0.1:$1 /u:$user — leave this running; Ctrl-C ends the tunnel."
+    say "For example: xfreerdp /v:127.0.0.1:$1 /u:$user. Leave this running: Ctrl-C ends the tunnel."
 }
 
 main "$@"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.workstation.lab import Lab, fingerprint_of, keygen, public_of
+from tests.e2e.workstation.stand_in import FILES
 
 pytestmark = pytest.mark.hosts
 
@@ -190,6 +191,11 @@ def test_any_login_shell_runs_it_and_hostile_names_run_nothing(tmp_path: Path, s
         assert len(lab.site.calls) == before
         assert not (lab.home / "stolen").exists()
     assert lab.site.problems == []
+
+
+def test_the_files_are_ascii() -> None:
+    """A shell in another locale, or an older PowerShell, reads other bytes its own way."""
+    assert [file.name for file in FILES.iterdir() if not file.read_bytes().isascii()] == []
 
 
 def test_half_a_download_does_nothing(lab: Lab) -> None:

@@ -14,7 +14,14 @@ from tests.e2e.workstation.stand_in import Answer, said
 
 pytestmark = pytest.mark.hosts
 
-SHELLS = {"dash": "", "bash": "/bin/bash", "busybox": "/bin/busybox", "mksh": "/bin/mksh", "zsh": "/bin/zsh"}
+SHELLS = {
+    "dash": "",
+    "bash": "/bin/bash",
+    "busybox": "/bin/busybox",
+    "mksh": "/bin/mksh",
+    "yash": "/usr/bin/yash",
+    "zsh": "/bin/zsh",
+}
 WAITS = said("wait", ("retry_in", "1"), ("message", "AR-7F3K waits for someone of payments-leads until 03:30 UTC."))
 
 
@@ -123,7 +130,7 @@ TROUBLE: dict[str, tuple[Answer, str]] = {
     ),
     "refused without a word": (
         said("refused", code=403),
-        "Passport: You have no access to web-1. Ask in Slack: /passport request web-1 for 1h because …\n",
+        "Passport: You have no access to web-1. Ask in Slack: /passport request web-1 for 1h because ...\n",
     ),
     "html": (
         Answer(body="<!doctype html><h1>Internal Server Error</h1>", code=500),
@@ -153,6 +160,17 @@ def test_nobody_at_home_is_a_sentence(lab: Lab) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"Passport: I cannot reach {lab.site.url}: Failed to connect to 127.0.0.1")
     assert done.stderr.endswith("Are you online, or is a VPN missing?\n")
+
+
+def test_slowness_is_a_sentence(lab: Lab) -> None:
+    lab.site.answers(Answer(body="", after=3))
+    # Patience is 40 seconds; here a shorter one stands for it.
+    (lab.bin / "curl").write_text('#!/bin/sh\nexec /usr/bin/curl "$@" --max-time 1\n')
+    (lab.bin / "curl").chmod(0o755)
+    done = lab.connect("prepare", "web-1.passport")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Passport: I cannot reach {lab.site.url}: Operation timed out after 1")
+    assert done.stderr.count("\n") == 1
 
 
 def test_busy_is_waited_for(lab: Lab) -> None:
