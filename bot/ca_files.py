@@ -26,6 +26,11 @@ class KeyFiles:
         self._path = path
         self._sealing = sealing
 
+    @property
+    def has_first(self) -> bool:
+        """Whether ``ca_key_file`` is there."""
+        return self._path.exists()
+
     def first(self) -> SshCertificateAuthority:
         """The key of ``ca_key_file``, made if the file is not there; raises SettingsError."""
         try:

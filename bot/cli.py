@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     documents.add_argument("act", choices=["publish", "check", "show", "template"])
     documents.add_argument("--role", help="publish as this role of each account instead of the one in its role_arn")
     documents.set_defaults(run=_documents)
+    _add_ca(commands.add_parser("ca", help="the certificate authority's keys"))
     audit = commands.add_parser("audit", help="the audit log").add_subparsers(required=True, metavar="act")
     export = audit.add_parser("export", help="write the log as JSON Lines")
     export.add_argument("--output", type=Path, help="a file; standard output without it")
@@ -52,6 +53,34 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--head", type=_head, help="SEQUENCE:HASH as the audit channel shows it, the outside witness")
     check.set_defaults(run=_verify)
     return parser
+
+
+def _add_ca(parser: argparse.ArgumentParser) -> None:
+    acts = parser.add_subparsers(required=True, metavar="act")
+    acts.add_parser("show", help="every key, and the servers that depend on it").set_defaults(run=_ca_show)
+    rotate = acts.add_parser("rotate", help="change the key; without an option, start")
+    how = rotate.add_mutually_exclusive_group()
+    how.add_argument("--finish", action="store_true", help="the next key is the one; refuses while it would cut off")
+    how.add_argument("--abort", action="store_true", help="call the rotation off")
+    how.add_argument(
+        "--compromised", metavar="REASON", help="the key is stolen or lost: replace it at once, and end all access"
+    )
+    rotate.set_defaults(run=_ca_rotate)
+
+
+def _ca_show(_: argparse.Namespace) -> int:
+    from bot.ca import show
+
+    return show(_load())
+
+
+def _ca_rotate(options: argparse.Namespace) -> int:
+    from bot import ca
+
+    if options.compromised is not None:
+        return ca.compromised(_load(), options.compromised)
+    step = ca.finish if options.finish else ca.abort if options.abort else ca.rotate
+    return step(_load())
 
 
 def _serve(_: argparse.Namespace) -> int:

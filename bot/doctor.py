@@ -9,7 +9,7 @@ from cryptography import x509
 
 from access.errors import PassportError
 from bot import wiring
-from bot.ca_files import KeyFiles
+from bot.ca_doctor import look_at_authority
 from bot.settings import Settings, SettingsError
 from bot.slack_doctor import look_at_slack
 from bot.verdicts import Finding, clock_finding, good, wrong
@@ -32,7 +32,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
     yield good("settings", "can be read, and do not contradict each other.")
     looks: tuple[tuple[str, Look], ...] = (
         ("database", _database),
-        ("certificate authority", _authority),
+        ("certificate authority", look_at_authority),
         ("saml", _saml),
         ("slack", look_at_slack),
         ("aws", _aws),
@@ -65,19 +65,6 @@ def _database(settings: Settings) -> Iterator[Finding]:
     finally:
         store.close()
     yield good("database", f"answers, and has this version's tables and {head.sequence} audit events.")
-
-
-def _authority(settings: Settings) -> Iterator[Finding]:
-    subject, path = "certificate authority", settings.ca_key_file
-    sealing = wiring.sealer(settings)
-    if not path.exists():
-        if not path.absolute().parent.is_dir():
-            yield wrong(subject, f"The directory of {path} does not exist. Make it, or mend ca_key_file.")
-        else:
-            yield good(subject, f"{path} is not there yet; the first start makes it.")
-        return
-    KeyFiles(path, sealing).first()
-    yield good(subject, f"{path} opens with the sealing keys.")
 
 
 def _saml(settings: Settings) -> Iterator[Finding]:

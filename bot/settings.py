@@ -37,6 +37,7 @@ from bot.values import (
 
 CONFIG_VARIABLE = "PASSPORT_CONFIG"
 DEFAULT_CONFIG = "passport.toml"
+KMS_KEY = r"^arn:aws[a-z-]*:kms:[a-z0-9-]{5,30}:\d{12}:key/[A-Za-z0-9-]{1,128}$"  # no alias: it may move on
 _PREFIX = "PASSPORT_"
 
 
@@ -155,6 +156,7 @@ class Settings(BaseSettings):
     sealing_keys: Secrets = Field(min_length=1)
 
     ca_key_file: Path = Path("passport-ca.sealed")
+    ca_kms_key: str | None = Field(default=None, pattern=KMS_KEY)
     saml_entity_id: str | None = None
     saml_key_file: Path
     saml_certificate_file: Path

@@ -25,6 +25,7 @@ Service = Literal["ec2", "kms", "ssm", "sts"]
 CONNECT_SECONDS = 3
 READ_SECONDS = 8
 _TRIES = 3
+_OWN_SECONDS: Mapping[Service, tuple[int, int]] = {"kms": (1, 2)}  # somebody waits for it in front of a screen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +124,9 @@ class Sessions:
         key = (account, region, service, once)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = self._session(account).client(service, region_name=region, config=_config(once))
+                self._clients[key] = self._session(account).client(
+                    service, region_name=region, config=_config(once, service)
+                )
             return self._clients[key]
 
     def confirm_account(self, account: str) -> None:
@@ -192,7 +195,9 @@ class Sessions:
         """Fresh credentials of the account's role; raises ClientError or BotoCoreError."""
         external = {"ExternalId": account.external_id} if account.external_id else {}
         with self._lock:  # making a client is not thread safe
-            client: Client = own.client("sts", region_name=account.regions[0], config=_config(once=False))
+            client: Client = own.client(
+                "sts", region_name=account.regions[0], config=_config(once=False, service="sts")
+            )
         answer: Mapping[str, Any] = client.assume_role(
             RoleArn=account.role_arn, RoleSessionName=self._session_name, **external, **more
         )
@@ -205,10 +210,11 @@ class Sessions:
         return core
 
 
-def _config(once: bool) -> Config:  # noqa: FBT001 - private, and its callers name it
+def _config(once: bool, service: Service) -> Config:  # noqa: FBT001 - private, and its callers name it
+    connect, read = _OWN_SECONDS.get(service, (CONNECT_SECONDS, READ_SECONDS))
     return Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        connect_timeout=connect,
+        read_timeout=read,
         retries={"mode": "standard" if once else "adaptive", "total_max_attempts": 1 if once else _TRIES},
         max_pool_connections=20,
         user_agent_extra="passport",

@@ -78,6 +78,14 @@ class SshCertificateAuthority:
         """``type base64``, as a server's TrustedUserCAKeys wants it."""
         return self._public_key
 
+    def prove(self) -> None:
+        """Sign something that is no certificate, and see that it verifies; raises what signing raises, ValueError."""
+        signed = b"passport: a trial" + self._random_bytes(16)
+        try:
+            self._verify(signed, self._sign(signed))
+        except InvalidSignature:
+            raise ValueError("what the key signs does not verify") from None
+
     def certify(self, wanted: Certificate) -> str:
         """The certificate as one line ``type base64``, re-parsed and checked against what was wanted.
 

@@ -9,11 +9,13 @@ import sys
 import threading
 import traceback
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
+from sandbox.aws import kms
 from sandbox.aws.callers import Caller, Scope, caller_of, scope_of
 from sandbox.aws.errors import AnswerLostError, AwsError
 from sandbox.aws.faults import Faults
@@ -92,6 +94,16 @@ class _Desk:
             raise AnswerLostError
         return answer
 
+    def kms(self, operation: str, authorization: str, body: bytes) -> None:
+        """See whether moto may answer a call of KMS; raise AwsError."""
+        scope = scope_of(authorization)
+        caller = self._caller(scope)
+        request = _parsed(body)
+        self.calls.append(self._call(operation, caller, scope, request))
+        self.faults.before(operation, caller.account, caller.region)
+        self.gate.check(f"kms:{operation}", caller, request)
+        kms.refuse(operation, caller, request)
+
     def note(self, operation: str, authorization: str, body: bytes) -> None:
         """Write down a call of moto's; its faults are lost connections, as error shapes differ by service.
 
@@ -150,6 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if target.startswith(TARGET):
                 self._systems_manager(target.removeprefix(TARGET), authorization, body)
+            elif target.startswith(kms.TARGET):
+                self._kms(target.removeprefix(kms.TARGET), authorization, body)
             else:
                 self._moto(_operation(target, body), authorization, body)
         except AnswerLostError:
@@ -162,6 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200, self.server.desk.systems_manager(operation, authorization, body))
         except AwsError as error:
             self._say(error.status, {"__type": error.code, "message": error.message, "Message": error.message})
+
+    def _kms(self, operation: str, authorization: str, body: bytes) -> None:
+        try:
+            self.server.desk.kms(operation, authorization, body)
+        except AwsError as error:
+            self._say(error.status, {"__type": error.code, "message": error.message})
+        else:
+            self._pass_on(body, "", lambda answer: kms.mend(operation, answer))
 
     def _moto(self, operation: str, authorization: str, body: bytes) -> None:
         try:
@@ -192,12 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _pass_on(self, body: bytes, identity: str) -> None:
+    def _pass_on(self, body: bytes, identity: str, mend: Callable[[bytes], bytes] = lambda answer: answer) -> None:
         onward = http.client.HTTPConnection(*self.server.desk.moto, timeout=60)
         try:
             onward.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
             answer = onward.getresponse()
-            text = answer.read()
+            text = mend(answer.read())
         finally:
             onward.close()
         if identity:  # before the client has its key
