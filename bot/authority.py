@@ -66,7 +66,7 @@ def establish(store: Store, keys: AuthorityKeys, *, clock: Clock) -> None:
     if in_role(found, AuthorityRole.CURRENT) is None:
         key, place = keys.first()
         found = _put_on_record(store, on_record(key, place, AuthorityRole.CURRENT, 1, clock=clock))
-    keys.files.tidy(found)
+    keys.files.tidy(found, clock())
     for authority in found:
         if authority.role is AuthorityRole.CURRENT and authority.place == FILE:
             try:

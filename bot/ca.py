@@ -1,13 +1,13 @@
 """``passport ca show | rotate``: the certificate authority's keys, and their change."""
 
-import getpass
 import os
+import pwd
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from access.authorities import FILE, Authority, AuthorityRole
-from access.errors import NotFoundError, RefusedError
+from access.errors import InvalidInputError, NotFoundError, RefusedError
 from access.service.rotating import AuthorityStanding, Hold, Operator, Rotating
 from access.words import join_words
 from bot import wiring
@@ -65,16 +65,19 @@ def abort(settings: Settings) -> int:
 
 
 def compromised(settings: Settings, reason: str) -> int:
-    """Replace the key at once, and end all access that trusts it."""
+    """Replace the key at once, and end all access that trusts it; raises InvalidInputError without a reason."""
+    if not reason.strip():
+        raise InvalidInputError('Say why: passport ca rotate --compromised "what happened"')
     with _rotating(settings) as (rotating, keys):
         with _made(keys) as new:
-            ended = rotating.replace_at_once(new, reason=reason)
+            ended = rotating.replace_at_once(new, reason=" ".join(reason.split()))
         found = rotating.standing()
         for standing in found:
             if standing.authority.role is AuthorityRole.RETIRED:
                 keys.forget(standing.authority)
     print(f"Replaced. The key is {new.fingerprint}, in {_place(new)}; no other one signs any more.")
-    print(f"{len(ended)} open requests are being ended; the servers forget the old key with them.")
+    what = "1 open request is" if len(ended) == 1 else f"{len(ended)} open requests are"
+    print(f"{what} being ended; the servers forget the old key with them.")
     for standing in found:
         if standing.authority.role is AuthorityRole.RETIRED and standing.authority.place != FILE:
             print(f"Disable the old key in AWS: aws kms disable-key --key-id {standing.authority.place}")
@@ -113,8 +116,8 @@ def _made(keys: AuthorityKeys) -> Iterator[Authority]:
 def operator_name() -> str:
     """Who runs this command: the account behind sudo, or the process's own."""
     try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
         return f"uid {os.getuid()}"
 
 

@@ -60,8 +60,7 @@ def _each(keys: AuthorityKeys, found: Sequence[Authority]) -> Iterator[Finding]:
         if authority.place != FILE:
             yield _kms_finding(keys.kms, authority.place)
         else:
-            keys.find(authority)
-            yield good(SUBJECT, f"The {authority.role} key, {authority.fingerprint}, opens with the sealing keys.")
+            yield _file_finding(keys, authority)
         if authority.role is AuthorityRole.NEXT and wiring.now() - authority.since > LONG_ROTATION:
             yield wrong(
                 SUBJECT,
@@ -69,6 +68,14 @@ def _each(keys: AuthorityKeys, found: Sequence[Authority]) -> Iterator[Finding]:
             )
     if sentence := disagreement(found, keys.place):
         yield wrong(SUBJECT, sentence)
+
+
+def _file_finding(keys: AuthorityKeys, authority: Authority) -> Finding:
+    try:
+        keys.find(authority)
+    except PassportError as error:
+        return wrong(SUBJECT, error.sentence)
+    return good(SUBJECT, f"The {authority.role} key, {authority.fingerprint}, opens with the sealing keys.")
 
 
 def _kms_finding(kms: KmsKeys, arn: str) -> Finding:

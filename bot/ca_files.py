@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from access.authorities import FILE, Authority, AuthorityRole
@@ -17,6 +18,8 @@ from provisioning.ssh_ca import SshCertificateAuthority
 from storage.sealing import Sealer
 
 PURPOSE = "ssh-ca"
+ABANDONED = timedelta(hours=1)  # what is not on record by then never will be
+_BESIDE = re.compile(r"\.[0-9A-Za-z-]{16}$")
 
 
 class KeyFiles:
@@ -62,9 +65,10 @@ class KeyFiles:
                     raise UnavailableError(error.sentence) from None
                 if found.fingerprint == authority.fingerprint:
                     return found
+        name = self._beside(authority.fingerprint).name
         raise UnavailableError(
             f"The certificate authority's key {authority.fingerprint} is not on this machine. An admin copies "
-            f"{self._beside(authority.fingerprint)} here, or runs `passport ca rotate --compromised` if it is lost."
+            f"{self._path} or {name} here, or runs `passport ca rotate --compromised` if it is lost."
         )
 
     def forget(self, fingerprint: str) -> None:
@@ -76,17 +80,26 @@ class KeyFiles:
             except OSError as error:
                 raise self._unusable(path, error) from None
 
-    def tidy(self, authorities: Iterable[Authority]) -> None:
-        """Take away what a crash or another machine's command has left of retired keys; raises SettingsError."""
+    def tidy(self, authorities: Iterable[Authority], now: datetime) -> None:
+        """Take away what a crash or another machine's command has left behind; raises SettingsError."""
+        used = {self._path}
         for authority in authorities:
             if authority.role is AuthorityRole.RETIRED and authority.place == FILE:
                 self.forget(authority.fingerprint)
+            else:
+                used.add(self._beside(authority.fingerprint))
+        for path in {*self._path.parent.glob(f".{self._path.name}.*"), *self._others()} - used:
+            if path.exists() and now.timestamp() - path.stat().st_mtime > ABANDONED.total_seconds():
+                path.unlink(missing_ok=True)
 
     def open_to_others(self) -> Iterator[Path]:
         """The files that others than their owner may read or write."""
-        for path in sorted({self._path, *self._path.parent.glob(f"{self._path.name}.*")}):
+        for path in sorted({self._path, *self._others()}):
             if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 yield path
+
+    def _others(self) -> Iterator[Path]:
+        return (path for path in self._path.parent.glob(f"{self._path.name}.*") if _BESIDE.search(path.name))
 
     def _beside(self, fingerprint: str) -> Path:
         name = re.sub(r"[^0-9A-Za-z]", "-", fingerprint.removeprefix("SHA256:"))

@@ -1,5 +1,7 @@
 """The certificate authority's key in AWS KMS: Passport may have it sign, and nobody can carry it away."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -37,7 +39,10 @@ class KmsKeys:
 
     def key(self, arn: str) -> "KmsKey":
         """The key, its public half read once and checked; raises UnavailableError."""
-        answer = self.call(arn, "get_public_key")
+        with _told(arn, "kms:GetPublicKey"):
+            answer = _twice(
+                lambda: self._sessions.call(OWN, _region(arn), "kms", "get_public_key", once=True, KeyId=arn)
+            )
         usage, spec = answer.get("KeyUsage"), answer.get("KeySpec")
         public = serialization.load_der_public_key(answer["PublicKey"])
         is_p256 = isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
@@ -48,19 +53,43 @@ class KmsKeys:
 
     def state(self, arn: str) -> KeyState:
         """What it is, and whether it is enabled; raises UnavailableError."""
-        found = self.call(arn, "describe_key")["KeyMetadata"]
+        with _told(arn, "kms:DescribeKey"):
+            answer = _twice(lambda: self._sessions.call(OWN, _region(arn), "kms", "describe_key", once=True, KeyId=arn))
+        found = answer["KeyMetadata"]
         return KeyState(usage=found["KeyUsage"], spec=found["KeySpec"], state=found["KeyState"])
 
-    def call(self, arn: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """One call about the key, tried twice, which takes 6 seconds at most; raises UnavailableError."""
-        region = arn.split(":")[3]
-        for last in (False, True):
-            try:
-                return self._sessions.call(OWN, region, "kms", operation, once=True, KeyId=arn, **parameters)
-            except AwsError as error:
-                if last or not error.retryable:
-                    raise UnavailableError(_sentence(error, arn, operation)) from error
-        raise AssertionError("unreachable")
+    def sign(self, arn: str, message: bytes, kind: str) -> bytes:
+        """The signature, DER, of a ``RAW`` message or of its ``DIGEST``; raises UnavailableError."""
+        wanted = {"Message": message, "MessageType": kind, "SigningAlgorithm": ALGORITHM}
+        with _told(arn, "kms:Sign"):
+            answer = _twice(
+                lambda: self._sessions.call(OWN, _region(arn), "kms", "sign", once=True, KeyId=arn, **wanted)
+            )
+        signature: bytes = answer["Signature"]
+        return signature
+
+
+def _region(arn: str) -> str:
+    return arn.split(":")[3]
+
+
+def _twice(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Tried again at once where that may help: with both, somebody waits for 6 seconds at most; raises AwsError."""
+    try:
+        return ask()
+    except AwsError as error:
+        if not error.retryable:
+            raise
+    return ask()
+
+
+@contextmanager
+def _told(arn: str, action: str) -> Iterator[None]:
+    """What AWS's refusal means, and who mends it; raises UnavailableError."""
+    try:
+        yield
+    except AwsError as error:
+        raise UnavailableError(_sentence(error, arn, action)) from error
 
 
 class KmsKey(ec.EllipticCurvePrivateKey):
@@ -101,9 +130,7 @@ class KmsKey(ec.EllipticCurvePrivateKey):
             digest = hashes.Hash(hashes.SHA256())
             digest.update(message)
             message, kind = digest.finalize(), "DIGEST"
-        answer = self._keys.call(self._arn, "sign", Message=message, MessageType=kind, SigningAlgorithm=ALGORITHM)
-        signature: bytes = answer["Signature"]
-        return signature
+        return self._keys.sign(self._arn, message, kind)
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
         """Never: it only signs."""
@@ -123,9 +150,8 @@ class KmsKey(ec.EllipticCurvePrivateKey):
         raise NotImplementedError
 
 
-def _sentence(error: AwsError, arn: str, operation: str) -> str:
+def _sentence(error: AwsError, arn: str, action: str) -> str:
     if error.code in DENIED:
-        action = "kms:" + operation.title().replace("_", "")
         return f"AWS does not let Passport's role call {action} on {arn}. An admin allows it."
     if error.code in _OUT_OF_USE:
         return f"The certificate authority's key {arn} is not there, or disabled, in AWS KMS. An admin enables it."

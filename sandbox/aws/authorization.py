@@ -61,6 +61,7 @@ class World:
             "ssm:TerminateSession": self._terminate_session,
             "sts:AssumeRole": _assume_role,
             "kms:Sign": _use_key,
+            "kms:DescribeKey": _use_key,
             "kms:GetPublicKey": _use_key,
         }
         if action not in single:

@@ -72,11 +72,11 @@ def test_messages_over_4096_bytes_are_hashed_here(monkeypatch: pytest.MonkeyPatc
         def __init__(self) -> None:
             self.asked: list[tuple[str, int]] = []
 
-        def call(self, arn: str, operation: str, **parameters: Any) -> dict[str, Any]:
-            self.asked.append((parameters["MessageType"], len(parameters["Message"])))
+        def sign(self, arn: str, message: bytes, kind: str) -> bytes:
+            self.asked.append((kind, len(message)))
             # As KMS does: moto takes a digest for a message, so its DIGEST signatures do not verify.
-            chosen: Any = Prehashed(hashes.SHA256()) if parameters["MessageType"] == "DIGEST" else hashes.SHA256()
-            return {"Signature": private.sign(parameters["Message"], ec.ECDSA(chosen))}
+            chosen: Any = Prehashed(hashes.SHA256()) if kind == "DIGEST" else hashes.SHA256()
+            return private.sign(message, ec.ECDSA(chosen))
 
     keys = Recorder()
     key = KmsKey(keys, "arn:aws:kms:eu-west-1:111111111111:key/k", private.public_key())
@@ -111,8 +111,8 @@ def test_a_key_of_another_kind_is_refused(aws: AwsDouble, spec: str, usage: str)
 
 def test_a_signature_by_another_key_never_leaves(aws: AwsDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     made, other = authority(make_key(aws)), ec.generate_private_key(ec.SECP256R1())
-    forged = {"Signature": other.sign(b"something else", ec.ECDSA(hashes.SHA256()))}
-    monkeypatch.setattr(KmsKeys, "call", lambda *_, **__: forged)
+    forged = other.sign(b"something else", ec.ECDSA(hashes.SHA256()))
+    monkeypatch.setattr(KmsKeys, "sign", lambda *_: forged)
     with pytest.raises(ValueError, match="does not verify; it is thrown away"):
         made.certify(WANTED)
 

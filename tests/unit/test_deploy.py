@@ -27,7 +27,7 @@ MOST_DIRECT, MOST_BY_S3 = 51_200, 1_000_000
 BESIDE = {"sts:SetSourceIdentity"}
 # Granted for what is being built: each goes from here as soon as the code calls it.
 COMING_DOCUMENTS = {"CreateWindowsUser", "ProbeWindows", "RemoveWindowsUser"}
-COMING = {"kms:GetPublicKey", "kms:Sign"}
+COMING: set[str] = set()
 
 
 def account_stack(**parameters: str) -> Stack:
