@@ -42,6 +42,7 @@ _STACKS = {
     "CreateDocument": _PUBLISHING,
     "UpdateDocument": _PUBLISHING,
     "UpdateDocumentDefaultVersion": _PUBLISHING,
+    "DescribeKey": "deploy/passport.yaml (CaKeyArn)",
     "GetPublicKey": "deploy/passport.yaml (CaKeyArn)",
     "Sign": "deploy/passport.yaml (CaKeyArn)",
 }

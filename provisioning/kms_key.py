@@ -60,7 +60,7 @@ class KmsKeys:
 
     def sign(self, arn: str, message: bytes, kind: str) -> bytes:
         """The signature, DER, of a ``RAW`` message or of its ``DIGEST``; raises UnavailableError."""
-        wanted = {"Message": message, "MessageType": kind, "SigningAlgorithm": ALGORITHM}
+        wanted: dict[str, Any] = {"Message": message, "MessageType": kind, "SigningAlgorithm": ALGORITHM}
         with _told(arn, "kms:Sign"):
             answer = _twice(
                 lambda: self._sessions.call(OWN, _region(arn), "kms", "sign", once=True, KeyId=arn, **wanted)

@@ -20,6 +20,7 @@ _SHORT = {
     "GetAtt": "Fn::GetAtt",
     "Equals": "Fn::Equals",
     "Not": "Fn::Not",
+    "Or": "Fn::Or",
 }
 
 
@@ -108,6 +109,8 @@ class _Reader:
                 return bool(self.read(left) == self.read(right))
             case {"Fn::Not": [inner]}:
                 return not self._condition(inner)
+            case {"Fn::Or": [*several]}:
+                return any(self._condition(each) for each in several)
         raise TemplateError(f"the condition {written} is not known here")
 
     def read(self, written: Any) -> Any:

@@ -226,6 +226,16 @@ def test_without_a_key_nothing_is_signed() -> None:
         assert decide(statements, Ask(action="kms:Sign", resource=key, context=told, keys=keys)) == "not allowed"
 
 
+@pytest.mark.parametrize("first", [{}, {"CaKeyArn": KEY}])
+def test_while_the_key_changes_both_may_sign(first: dict[str, str]) -> None:
+    coming = KEY.replace("1234abcd", "5678abcd")
+    statements = own_stack(NextCaKeyArn=coming, **first).statements("Policy")
+    for action in ("kms:GetPublicKey", "kms:DescribeKey"):
+        for key in (coming, *first.values()):
+            assert decide(statements, Ask(action=action, resource=key, context={}, keys=frozenset())) == "allowed"
+        assert decide(statements, Ask(action=action, resource=KEY + "0", context={}, keys=frozenset())) == "not allowed"
+
+
 @pytest.mark.parametrize("runs_on", ["ec2", "ecs", "oidc"])
 def test_passports_own_role_has_one_way_in(runs_on: str) -> None:
     stack = own_stack(RunsOn=runs_on, OidcProviderArn=f"arn:aws:iam::{ACCOUNT}:oidc-provider/x", OidcIssuer="x/y",
