@@ -18,6 +18,7 @@ class Kind(StrEnum):
     LINK_REFUSED = "link.refused"
     LINK_REMOVED = "link.removed"
     EXCEPTION_RECORDED = "link.exception_recorded"
+    EXCEPTION_REMOVED = "link.exception_removed"
     KEY_ADDED = "key.added"
     KEY_REMOVED = "key.removed"
     GROUPS_CHANGED = "person.groups_changed"

@@ -61,6 +61,7 @@ class Policy:
     lapse_after: timedelta = timedelta(minutes=30)
     link_lifetime: timedelta = timedelta(hours=12)
     groups_max_age: timedelta = timedelta(hours=12)
+    exception_lifetime: timedelta = timedelta(days=90)
     max_servers: int = 50
 
     @property

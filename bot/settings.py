@@ -4,7 +4,7 @@ import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -76,6 +76,9 @@ class ProviderSettings(_Section):
     groups_attribute: str | None = None
     scim_url: ScimUrl | None = None
     scim_token: SecretStr | None = None
+    scim_lookup_by: tuple[Literal["externalId", "id", "userName", "emails.value"], ...] = Field(
+        default=("externalId", "userName", "emails.value"), min_length=1
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -177,6 +180,7 @@ class Settings(BaseSettings):
     link_lifetime: Duration = timedelta(hours=12)
     workstation_certificate_lifetime: WorkstationLifetime = timedelta(minutes=5)
     groups_max_age: Duration = timedelta(hours=12)
+    exception_lifetime: Duration = timedelta(days=90)
     groups_refresh_every: Duration = timedelta(minutes=10)
 
     @classmethod
@@ -229,6 +233,7 @@ class Settings(BaseSettings):
             lapse_after=self.lapse_after,
             link_lifetime=self.link_lifetime,
             groups_max_age=self.groups_max_age,
+            exception_lifetime=self.exception_lifetime,
         )
 
 

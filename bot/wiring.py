@@ -146,7 +146,13 @@ def _provider(provider: ProviderSettings) -> IdentityProvider:
 def _store(provider: ProviderSettings) -> IdentityStore:
     if provider.scim_url is None or provider.scim_token is None:
         return AssertionStore()
-    return ScimStore(ScimDirectory(base_url=provider.scim_url, token=provider.scim_token.get_secret_value()))
+    return ScimStore(
+        ScimDirectory(
+            base_url=provider.scim_url,
+            token=provider.scim_token.get_secret_value(),
+            lookup_by=provider.scim_lookup_by,
+        )
+    )
 
 
 def _read(path: Path, setting: str) -> bytes:

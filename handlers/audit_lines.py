@@ -20,6 +20,7 @@ TEMPLATES: Mapping[Kind, str] = {
     Kind.LINK_REFUSED: "{who} could not be linked: {reason}",
     Kind.LINK_REMOVED: "{who} unlinked",
     Kind.EXCEPTION_RECORDED: "{who} lets {slack} link to {email}: {reason}",
+    Kind.EXCEPTION_REMOVED: "{who} no longer lets {slack} link to {email}: {reason}",
     Kind.KEY_ADDED: "{who} added the SSH key {fingerprint}",
     Kind.KEY_REMOVED: "{who} removed the SSH key {fingerprint}",
     Kind.GROUPS_CHANGED: "The groups of {who} changed",

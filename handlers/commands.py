@@ -15,7 +15,7 @@ from handlers.request import Requests
 from handlers.setup import Setup
 from handlers.status import Statuses
 from handlers.turn import Turn
-from handlers.understood import About, AddKey, Exempt, Parsed, Plain, RemoveKey, Revoke
+from handlers.understood import About, AddKey, Exempt, Parsed, Plain, RemoveKey, Revoke, Unexempt
 
 _HELP = """\
 *Ask for access*
@@ -29,7 +29,8 @@ _HELP = """\
 `/passport link` · `/passport whoami` · `/passport unlink`
 `/passport key add ssh-ed25519 AAAA…` · `/passport key list` · `/passport key remove SHA256:…`
 `/passport setup` sets your laptop up, once: from then on `ssh web-1.passport`
-`/passport exception @somebody their@email.example because …` for admins"""
+`/passport exception @somebody their@email.example because …` and
+`/passport exception remove @somebody because …` for admins"""
 
 
 class Commands:
@@ -60,10 +61,10 @@ class Commands:
                 return self._plain(turn, verb)
             case About() as about:
                 return self._about(turn, about)
-            case AddKey() | RemoveKey() | Exempt() as other:
+            case AddKey() | RemoveKey() | Exempt() | Unexempt() as other:
                 return self._own(turn, other)
 
-    def _own(self, turn: Turn, wanted: AddKey | RemoveKey | Exempt) -> Reply:
+    def _own(self, turn: Turn, wanted: AddKey | RemoveKey | Exempt | Unexempt) -> Reply:
         match wanted:
             case AddKey():
                 return self._keys.add(turn, wanted)
@@ -71,6 +72,8 @@ class Commands:
                 return self._keys.remove(turn, wanted)
             case Exempt():
                 return self._links.exempt(turn, wanted)
+            case Unexempt():
+                return self._links.unexempt(turn, wanted)
 
     def _about(self, turn: Turn, about: About) -> Reply:
         act = {"status": self._statuses.status, "cancel": self._requests.cancel, "done": self._ends.complete}

@@ -4,7 +4,7 @@ import logging
 import secrets
 from dataclasses import replace
 
-from access.errors import DuplicateDeliveryError, PassportError, SignInNeededError, TransitionError
+from access.errors import DuplicateDeliveryError, PassportError, RefusedError, SignInNeededError, TransitionError
 from access.service.desk import Caller
 from handlers import blocks
 from handlers.replies import Reply
@@ -35,6 +35,8 @@ class Translation:
             token = self._surface.linking.begin(replace(caller, delivery=f"{caller.delivery}/sign-in"))
         except DuplicateDeliveryError:
             return None
+        except RefusedError as enough:
+            return Reply.plain(f"You are not signed in. {enough.sentence}")
         except Exception as other:  # noqa: BLE001 - whatever it is, the person hears of it and the log has it
             return broken(other)
         return Reply.plain(error.sentence, blocks.sign_in_button(self._surface.link_url(token)))

@@ -4,7 +4,7 @@
 
     line      = "request" , { server | clause } , [ "because" , reason ]
               | "revoke" , id , "because" , reason
-              | "exception" , mention , email , "because" , reason
+              | "exception" , ( mention , email | "remove" , mention ) , "because" , reason
               | ( "status" | "cancel" ) , id  |  "done" , [ id ]
               | "key" , ( "add" , public key | "list" | "remove" , fingerprint )
               | "link" | "whoami" | "unlink" | "setup" | "list" | "help" | nothing ;
@@ -34,7 +34,7 @@ from access.errors import InvalidInputError
 from access.words import parse_duration
 from handlers.operands import KEYWORDS, ROUTES, parse_address, parse_request_id, route, server_names, without_comma
 from handlers.typed import Word, typed, words
-from handlers.understood import About, AddKey, Command, Exempt, Parsed, Plain, RemoveKey, Revoke
+from handlers.understood import About, AddKey, Command, Exempt, Parsed, Plain, RemoveKey, Revoke, Unexempt
 
 MAX_TEXT = 12_000
 _FOR_EXAMPLE = "Say for 90m, for 2h or for 1h30m."
@@ -181,18 +181,35 @@ def _key(rest: _Rest) -> Command:
     raise InvalidInputError(f"{what}Say /passport key add, /passport key list or /passport key remove.")
 
 
-def _exception(rest: _Rest) -> Exempt:
+def _exception(rest: _Rest) -> Exempt | Unexempt:
+    if (word := rest.peek()) is not None and word.is_keyword("remove"):
+        rest.next()
+        return _exception_removed(rest)
     how = "Say /passport exception @somebody their@email.example because …"
-    mention, email = rest.next(), rest.next()
-    found = _MENTION.fullmatch(rest.text[mention.start : mention.end]) if mention else None
-    if found is None:
-        raise InvalidInputError(f"Say whom, as a mention that Slack turns into a name. {how}")
+    user_id, email = _mentioned(rest, how), rest.next()
     if email is None or not _EMAIL.fullmatch(email.text):
         raise InvalidInputError(f"Say which email address they sign in with. {how}", field="email")
     reason = rest.because()
     if not reason:
         raise InvalidInputError(f"Say why. {how}", field="reason")
-    return Exempt(user_id=found[1], email=email.text, reason=reason)
+    return Exempt(user_id=user_id, email=email.text, reason=reason)
+
+
+def _exception_removed(rest: _Rest) -> Unexempt:
+    how = "Say /passport exception remove @somebody because …"
+    user_id = _mentioned(rest, how)
+    reason = rest.because()
+    if not reason:
+        raise InvalidInputError(f"Say why. {how}", field="reason")
+    return Unexempt(user_id=user_id, reason=reason)
+
+
+def _mentioned(rest: _Rest, how: str) -> str:
+    mention = rest.next()
+    found = _MENTION.fullmatch(rest.text[mention.start : mention.end]) if mention else None
+    if found is None:
+        raise InvalidInputError(f"Say whom, as a mention that Slack turns into a name. {how}")
+    return found[1]
 
 
 def _refuse_verb(verb: Word) -> NoReturn:

@@ -8,7 +8,7 @@ from handlers.phrases import shown
 from handlers.replies import Reply
 from handlers.surface import Surface
 from handlers.turn import Turn
-from handlers.understood import Exempt
+from handlers.understood import Exempt, Unexempt
 
 
 class Links:
@@ -47,10 +47,18 @@ class Links:
     def exempt(self, turn: Turn, wanted: Exempt) -> Reply:
         """Let a Slack user link to an email that their profile does not say."""
         target = SlackUser(team_id=self._surface.team_id, user_id=wanted.user_id)
-        self._surface.linking.record_exception(turn.caller, target, wanted.email, wanted.reason)
-        plain = f"{wanted.user_id} may link as {wanted.email} from now on. It is in the audit log under your name."
-        seen = f"<@{wanted.user_id}> may link as {shown(wanted.email)} from now on."
-        return Reply(sentence=plain, blocks=(blocks.section(f"{seen} It is in the audit log under your name."),))
+        until = self._surface.linking.record_exception(turn.caller, target, wanted.email, wanted.reason)
+        rest = f"until {until:%Y-%m-%d}. It is in the audit log under your name."
+        plain = f"{wanted.user_id} may link as {wanted.email} {rest}"
+        seen = f"<@{wanted.user_id}> may link as {shown(wanted.email)} {rest}"
+        return Reply(sentence=plain, blocks=(blocks.section(seen),))
+
+    def unexempt(self, turn: Turn, wanted: Unexempt) -> Reply:
+        """Take that back."""
+        target = SlackUser(team_id=self._surface.team_id, user_id=wanted.user_id)
+        self._surface.linking.remove_exception(turn.caller, target, wanted.reason)
+        rest = "has no exception any more, and is not linked by it. What is open ends as planned: see /passport revoke"
+        return Reply(sentence=f"{wanted.user_id} {rest}", blocks=(blocks.section(f"<@{wanted.user_id}> {rest}"),))
 
     def _opened(self, ack: Ack) -> None:
         ack()

@@ -82,7 +82,10 @@ class Requests:
 
     def _parked(self, turn: Turn, done: Parked) -> Reply:
         # no delivery: the park was counted under it, and a repeat of it does not come here
-        token = self._surface.linking.begin(Caller(slack_user=turn.caller.slack_user))
+        try:
+            token = self._surface.linking.begin(Caller(slack_user=turn.caller.slack_user))
+        except RefusedError as enough:
+            return Reply.plain(f"{_KEPT} {enough.sentence}")
         button = blocks.sign_in_button(self._surface.link_url(token))
         if done.linked_at is None:
             return Reply.plain(f"I do not know who you are yet. {_KEPT}", button)

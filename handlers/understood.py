@@ -54,6 +54,14 @@ class Exempt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unexempt:
+    """The end of such an exception."""
+
+    user_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parsed:
     """What was understood of a request; ``missing`` names what has to be asked for."""
 
@@ -81,4 +89,4 @@ class Parsed:
         )
 
 
-Command: TypeAlias = Plain | About | Revoke | AddKey | RemoveKey | Exempt | Parsed
+Command: TypeAlias = Plain | About | Revoke | AddKey | RemoveKey | Exempt | Unexempt | Parsed

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from access.ports import UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, live_link
 
 TICKET_LIFETIME = timedelta(minutes=10)
+MOST_TICKETS = 3  # alive at once: each is an event, and anybody in the workspace can ask for one
 USED_UP = "This link was used before or has run out. Type /passport link in Slack for a new one."
 
 
@@ -31,10 +33,19 @@ class Linking:
         self._desk = desk
 
     def begin(self, caller: Caller) -> str:
-        """A one-time token for the page that starts the sign-in; it is shown to this Slack user only."""
+        """A one-time token for the page that starts the sign-in; it is shown to this Slack user only.
+
+        Raises RefusedError, which is not put on record, while the last few still work.
+        """
         now, token = self._desk.clock(), self._desk.token()
         with self._desk.store.unit_of_work() as uow:
             claim(uow, caller, subject="", at=now)
+            alive = uow.sign_ins.begun_by(caller.slack_user, now)
+            if len(alive) >= MOST_TICKETS:
+                raise RefusedError(
+                    f"You have asked for {len(alive)} sign-in links just now. Use the last one, "
+                    f"or ask again after {min(alive):%H:%M:%S} UTC."
+                )
             ticket = LinkTicket(
                 token_hash=digest(token),
                 slack_user=caller.slack_user,
@@ -143,18 +154,12 @@ class Linking:
             uow.record(by_person(Kind.LINK_REMOVED, uow.people.get(link.person_id), at=now))
             uow.commit()
 
-    def record_exception(self, caller: Caller, slack_user: SlackUser, email: str, reason: str) -> None:
-        """An admin lets a Slack user link to an email that is not their profile's; raises RefusedError."""
+    def record_exception(self, caller: Caller, slack_user: SlackUser, email: str, reason: str) -> datetime:
+        """An admin lets a Slack user link to an email that is not their profile's; until when. Raises RefusedError."""
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
-            admin, _ = live_link(uow, caller, now=now)
-            claim(uow, caller, subject="", at=now)
-            target = Caller(slack_user=slack_user).actor
-            details = {"slack": target, "email": email, "reason": reason}
-            only = "" if self._desk.policy.is_admin(admin) else "Only admins can record an exception. Ask one of them."
-            if problem := only or stale_groups(self._desk.policy, admin, now=now):
-                event = by_person(Kind.REFUSED, admin, at=now, details=details | {"act": "exception"})
-                self._desk.refuse(uow, event, problem)
+            details = {"slack": Caller(slack_user=slack_user).actor, "email": email, "reason": reason}
+            admin = self._admin(uow, caller, details, now=now)
             uow.people.add_exception(
                 EmailException(
                     slack_user=slack_user,
@@ -164,8 +169,45 @@ class Linking:
                     recorded_at=now,
                 )
             )
+            until = self._ends(now)
+            details |= {"until": f"{until:%Y-%m-%d}"}
             uow.record(by_person(Kind.EXCEPTION_RECORDED, admin, at=now, details=details))
             uow.commit()
+        return until
+
+    def remove_exception(self, caller: Caller, slack_user: SlackUser, reason: str) -> None:
+        """An admin takes an exception back, and with it the link that it made; what is open ends as planned.
+
+        Raises RefusedError, or NotFoundError where there is none.
+        """
+        now = self._desk.clock()
+        with self._desk.store.unit_of_work() as uow:
+            details = {"slack": Caller(slack_user=slack_user).actor, "reason": reason}
+            admin = self._admin(uow, caller, details, now=now)
+            exception = uow.people.exception_of(slack_user)
+            if exception is None:
+                raise NotFoundError("There is no exception for them. Nothing changed.")
+            uow.people.remove_exception(slack_user)
+            linked = uow.people.behind(slack_user)
+            is_its = linked is not None and linked[0].email == exception.email
+            if is_its:
+                uow.people.remove_link(slack_user)
+            details |= {"email": exception.email, "link": "removed" if is_its else ""}
+            uow.record(by_person(Kind.EXCEPTION_REMOVED, admin, at=now, details=details))
+            uow.commit()
+
+    def _admin(self, uow: UnitOfWork, caller: Caller, details: Mapping[str, str], *, now: datetime) -> Person:
+        """Whoever may make exceptions; raises SignInNeededError, and RefusedError, on record, for anybody else."""
+        person, _ = live_link(uow, caller, now=now)
+        claim(uow, caller, subject="", at=now)
+        only = "" if self._desk.policy.is_admin(person) else "Only admins decide about exceptions. Ask one of them."
+        if problem := only or stale_groups(self._desk.policy, person, now=now):
+            event = by_person(Kind.REFUSED, person, at=now, details={**details, "act": "exception"})
+            self._desk.refuse(uow, event, problem)
+        return person
+
+    def _ends(self, recorded_at: datetime) -> datetime:
+        return recorded_at + self._desk.policy.exception_lifetime
 
     def _alive(self, ticket: LinkTicket | None) -> LinkTicket:
         if ticket is None or ticket.expires_at <= self._desk.clock():
@@ -178,12 +220,12 @@ class Linking:
         if sign_in.email.casefold() == profile_email.casefold():
             return ""
         exception = uow.people.exception_of(slack_user)
-        if exception and exception.email == sign_in.email.casefold():
-            return ""
-        return (
-            f"You signed in as {sign_in.email}, but your Slack profile says {profile_email or 'no email'}. "
-            "Sign in as the same person, or ask a Passport admin for an exception."
-        )
+        differ = f"You signed in as {sign_in.email}, but your Slack profile says {profile_email or 'no email'}."
+        if exception is None or exception.email != sign_in.email.casefold():
+            return f"{differ} Sign in as the same person, or ask a Passport admin for an exception."
+        if (ended := self._ends(exception.recorded_at)) <= self._desk.clock():
+            return f"{differ} The exception for that ran out on {ended:%Y-%m-%d}. Ask a Passport admin for a new one."
+        return ""
 
     def _person(self, uow: UnitOfWork, sign_in: SignIn) -> Person:
         now = self._desk.clock()

@@ -28,7 +28,7 @@ class ScimDirectory:
     """Where a SCIM service is, and how people are found in it; the token is never shown.
 
     `lookup_by` is tried in order: externalId and id hold the SAML subject, userName and emails.value the
-    email. Where externalId is the subject, name it alone: an email may pass to somebody else.
+    email. An email may pass to somebody else: who is found by it and has another externalId is not the person.
     """
 
     base_url: str
@@ -66,8 +66,18 @@ class ScimStore:
             if len(users) > 1:
                 raise StoreUnavailableError("The identity store has more than one person of that name.")
             if users:
+                self._must_be(users[0], subject)
                 return _groups(users[0]) if _is_active(users[0]) else None
         return None
+
+    def _must_be(self, user: Json, subject: str) -> None:
+        """Refuse whoever was found by the email and is another: an email passes on when somebody leaves."""
+        named = user.get("externalId")
+        if "externalId" in self._directory.lookup_by and named and named != subject:
+            raise StoreUnavailableError(
+                "Whoever has this email in the identity store is somebody else by externalId. If that is no SAML "
+                "NameID there, an admin leaves externalId out of scim_lookup_by."
+            )
 
     def _users(self, attribute: str, value: str) -> Iterator[Json]:
         if not value:
@@ -154,12 +164,17 @@ def _is_active(user: Json) -> bool:
 def _has(user: Json, attribute: str, value: str) -> bool:
     if attribute in _SUBJECT_ATTRIBUTES:
         return user.get(attribute) == value
-    if attribute == "userName":
-        names = [user.get("userName")]
-    else:
-        emails = user.get("emails", [])
-        names = [email.get("value") for email in emails] if _are_objects(emails) else []
+    names = [user.get("userName")] if attribute == "userName" else _own_emails(user)
     return value.lower() in [str(name).lower() for name in names]
+
+
+def _own_emails(user: Json) -> list[object]:
+    """The primary one, or the only one: others may be a leaver's, whose mail this person gets now."""
+    emails = user.get("emails", [])
+    if not _are_objects(emails):
+        return []
+    primary = [email.get("value") for email in emails if email.get("primary") is True]
+    return primary or ([emails[0].get("value")] if len(emails) == 1 else [])
 
 
 def _groups(user: Json) -> frozenset[str]:

@@ -41,6 +41,9 @@ _REMOVE_LINK = delete(links).where(links.c.team_id == bindparam("team_id"), link
 _ADD_EXCEPTION = insert_or_update(
     email_exceptions, ("team_id", "user_id"), ("email", "recorded_by", "reason", "recorded_at")
 )
+_REMOVE_EXCEPTION = delete(email_exceptions).where(
+    email_exceptions.c.team_id == bindparam("team_id"), email_exceptions.c.user_id == bindparam("user_id")
+)
 _EXCEPTION = select(email_exceptions).where(
     email_exceptions.c.team_id == bindparam("team_id"), email_exceptions.c.user_id == bindparam("user_id")
 )
@@ -102,6 +105,9 @@ class SqlPeople:
     def exception_of(self, slack_user: SlackUser) -> EmailException | None:
         row = self._connection.execute(_EXCEPTION, slack_to_row(slack_user)).one_or_none()
         return None if row is None else _exception_from_row(row)
+
+    def remove_exception(self, slack_user: SlackUser) -> None:
+        self._connection.execute(_REMOVE_EXCEPTION, slack_to_row(slack_user))
 
     def add_key(self, key: SshKey) -> None:
         """Register the key; raises RefusedError if it is registered, to whomever."""

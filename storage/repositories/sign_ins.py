@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, union_all
 
 from access.errors import DuplicateDeliveryError
 from access.model import LinkTicket, Login, ParkedRequest, SlackUser
@@ -19,6 +19,16 @@ _ADD_TICKET = insert(link_tickets)
 _TICKET = select(link_tickets).where(link_tickets.c.token_hash == bindparam("token_hash"))
 _CONSUME_TICKET = (
     delete(link_tickets).where(link_tickets.c.token_hash == bindparam("token_hash")).returning(*link_tickets.c)
+)
+_BEGUN_BY = union_all(
+    *(
+        select(table.c.expires_at).where(
+            table.c.team_id == bindparam("team_id"),
+            table.c.user_id == bindparam("user_id"),
+            table.c.expires_at > bindparam("now"),
+        )
+        for table in (link_tickets, logins)
+    )
 )
 _ADD_LOGIN = insert(logins)
 _CONSUME_LOGIN = delete(logins).where(logins.c.relay_hash == bindparam("relay_hash")).returning(*logins.c)
@@ -71,6 +81,9 @@ class SqlSignIns:
     def consume_ticket(self, token_hash: str) -> LinkTicket | None:
         row = self._connection.execute(_CONSUME_TICKET, {"token_hash": token_hash}).one_or_none()
         return None if row is None else _ticket_from_row(row)
+
+    def begun_by(self, slack_user: SlackUser, now: datetime) -> Sequence[datetime]:
+        return list(self._connection.scalars(_BEGUN_BY, {**slack_to_row(slack_user), "now": now}))
 
     def add_login(self, login: Login) -> None:
         self._connection.execute(_ADD_LOGIN, _login_to_row(login))

@@ -1,5 +1,6 @@
 """The SCIM identity store against a strict SCIM service, and against broken ones."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -65,6 +66,44 @@ def test_an_email_that_passed_to_somebody_else_is_not_the_person(idp: IdentityPr
     idp.remove(ANA)
     idp.add_person(ANA, name="Another Ana", groups={"admins"}, subject="s-new")
     assert store.groups_of("s-ana", ANA) is None
+
+
+def test_whoever_has_the_email_of_a_leaver_now_is_not_taken_for_them(idp: IdentityProviderDouble) -> None:
+    idp.remove(ANA)
+    idp.add_person(ANA, name="Another Ana", groups={"admins"}, subject="s-new")
+    with pytest.raises(StoreUnavailableError, match="somebody else by externalId"):
+        _store(idp).groups_of("s-ana", ANA)
+    assert _store(idp).groups_of("s-new", ANA) == frozenset({"admins"})
+    by_email = _store(idp, lookup_by=("userName",))  # where an admin says that externalId is something else
+    assert by_email.groups_of("s-ana", ANA) == frozenset({"admins"})
+
+
+def _listed(*emails: str, primary: str = "", **more: str) -> tuple[int, bytes]:
+    """A service whose one person, a manager, has these emails."""
+    listed = [{"value": email, "primary": True} if email == primary else {"value": email} for email in emails]
+    user = {"userName": "boss", "active": True, "groups": [{"display": "admins"}], "emails": listed, **more}
+    return 200, json.dumps({"totalResults": 1, "Resources": [user]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (_listed(ANA), True),
+        (_listed("boss@example.com", ANA, primary=ANA), True),
+        (
+            _listed("boss@example.com", ANA, primary="boss@example.com"),
+            False,
+        ),  # Ana left, and her mail goes to the boss
+        (_listed("boss@example.com", ANA), False),
+        (_listed(ANA, userName=ANA), True),
+        (_listed("boss@example.com", userName=ANA), True),
+    ],
+)
+def test_without_an_external_id_only_a_persons_own_email_counts(
+    idp: IdentityProviderDouble, answer: tuple[int, bytes], found: bool
+) -> None:
+    idp.scim.broken = answer
+    assert _store(idp).groups_of("s-ana", ANA) == (frozenset({"admins"}) if found else None)
 
 
 @pytest.mark.parametrize(

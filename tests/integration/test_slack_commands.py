@@ -205,8 +205,33 @@ class TestWhoSomebodyIs:
         text = "exception @max max.voss@corp.example because two domains"
         assert "Only admins" in on.say(text).plain
         on.world.add_person(a_person("Ana Ruiz", groups=frozenset({"passport-admins"})), ANA)
-        assert "may link as max.voss@corp.example from now on" in on.say(text).plain
+        assert "may link as max.voss@corp.example until 2" in on.say(text).plain
         assert on.world.kinds()[-1] is Kind.EXCEPTION_RECORDED
+
+    def test_an_admin_takes_an_exception_back(self, on: Stage) -> None:
+        text = "exception remove @max because he left"
+        assert "Only admins" in on.say(text).plain
+        on.world.add_person(a_person("Ana Ruiz", groups=frozenset({"passport-admins"})), ANA)
+        assert "There is no exception for them." in on.say(text).plain
+        on.say("exception @max max.voss@corp.example because two domains")
+        assert "has no exception any more" in on.say(text).plain
+        assert on.world.kinds()[-1] is Kind.EXCEPTION_REMOVED
+
+    def test_somebody_unknown_cannot_fill_the_record_with_links(self, on: Stage) -> None:
+        for _ in range(3):
+            assert "[Sign in]" in on.say("link", who="U0MAX").plain
+        for text, first in (
+            ("link", "You have asked for 3"),
+            ("whoami", "You are not signed in."),
+            ("list", "You are"),
+        ):
+            answer = on.say(text, who="U0MAX").plain
+            assert answer.startswith(first)
+            assert "Use the last one, or ask again after 03:10:00 UTC." in answer
+            assert "[Sign in]" not in answer
+        parked = on.say(ONE_LINE, who="U0MAX").plain
+        assert parked.startswith("I keep this request and send it when you are back. You have asked for 3")
+        assert on.world.kinds() == [*[Kind.LINK_STARTED] * 3, Kind.REQUEST_PARKED]
 
 
 class TestKeys:

@@ -12,7 +12,7 @@ from access.model import RouteName
 from handlers.grammar import MAX_TEXT, parse
 from handlers.operands import parse_address, parse_request_id
 from handlers.typed import typed
-from handlers.understood import About, AddKey, Exempt, Parsed, Plain, RemoveKey, Revoke
+from handlers.understood import About, AddKey, Exempt, Parsed, Plain, RemoveKey, Revoke, Unexempt
 from sandbox.slack.mrkdwn import escape, escape_command
 
 FULL = Parsed(
@@ -76,6 +76,7 @@ FULL = Parsed(
             "exception <@U0ANA|ana> <mailto:ana@corp.example|ana@corp.example> because two domains",
             Exempt(user_id="U0ANA", email="ana@corp.example", reason="two domains"),
         ),
+        ("exception REMOVE <@U0ANA|ana> because she left", Unexempt(user_id="U0ANA", reason="she left")),
     ],
 )
 def test_is_understood(text: str, found: object) -> None:
@@ -119,6 +120,10 @@ def test_is_understood(text: str, found: object) -> None:
         ("exception &lt;@U0ANA&gt; a@b.example because x", "Say whom, as a mention", ""),
         ("exception <@U0ANA> nobody because x", "which email address", "email"),
         ("exception <@U0ANA> a@b.example", "Say why.", "reason"),
+        ("exception remove", "Say whom, as a mention", ""),
+        ("exception remove ana because x", "/passport exception remove @somebody because …", ""),
+        ("exception remove <@U0ANA>", "Say why.", "reason"),
+        ("exception remove <@U0ANA> a@b.example because x", "Say because", "reason"),
         ("rekwest web-1", "Did you mean /passport request?", ""),
         ("xyzzy", "I do not know “xyzzy” (word 1). /passport help shows", ""),
         ("x" * (MAX_TEXT + 1), "characters long", ""),
