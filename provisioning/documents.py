@@ -17,8 +17,9 @@ from typing import Protocol, TypedDict
 from botocore.exceptions import ClientError
 
 from access.errors import InvalidInputError, UnavailableError
+from provisioning import powershell
 from provisioning.aws_errors import DENIED, denied
-from provisioning.parameters import ATTEMPT, CREATE_ONLY, REQUEST_ID, USER_NAME, Parameter
+from provisioning.parameters import ATTEMPT, CREATE_ONLY, REQUEST_ID, USER_NAME, WINDOWS_CREATE_ONLY, Parameter
 
 SCRIPTS = Path(__file__).with_name("scripts")
 PREFIX = "Passport-"
@@ -27,6 +28,7 @@ MOST_BYTES = 64 * 1024
 
 SHARED = ("common", "sshd", "timer", "metadata", "kept", "removal")
 SWEEPER = ("warn", "sweep")  # what only the sweeper has
+_PLUGINS = {"Linux": "aws:runShellScript", "Windows": "aws:runPowerShellScript"}
 
 
 class Problem(StrEnum):
@@ -61,10 +63,14 @@ class Document:
     modules: tuple[str, ...]  # what that script stands on, in this order
     timeout_seconds: int
     carries_sweeper: bool = False
+    platform: str = "Linux"  # or Windows: what Systems Manager calls it
 
     @cached_property
     def script(self) -> str:
         """The whole program as the server runs it, with the text fallback for older agents in its first lines."""
+        if self.platform == "Windows":
+            modules = (*self.modules, self.action)
+            return powershell.program(self.parameters, modules, carries_sweeper=self.carries_sweeper)
         start = "#!/bin/sh\n" + _take_parameters(self.parameters)
         shared = "".join(_module(name) for name in self.modules)
         if self.carries_sweeper:
@@ -81,9 +87,9 @@ class Document:
                 "parameters": {parameter.name: _declaration(parameter) for parameter in self.parameters},
                 "mainSteps": [
                     {
-                        "action": "aws:runShellScript",
+                        "action": _PLUGINS[self.platform],
                         "name": self.action,
-                        "precondition": {"StringEquals": ["platformType", "Linux"]},
+                        "precondition": {"StringEquals": ["platformType", self.platform]},
                         "inputs": {
                             "timeoutSeconds": str(self.timeout_seconds),
                             "runCommand": self.script.splitlines(),
@@ -116,9 +122,47 @@ class Document:
         return {name: [value] for name, value in complete.items() if value is not None}
 
 
-def documents(prefix: str = PREFIX) -> tuple[Document, Document, Document]:
-    """Create, remove and probe, in this order."""
+def documents(prefix: str = PREFIX) -> tuple[Document, ...]:
+    """Create, remove and probe, in this order, for Linux and for Windows."""
+    return (*linux_documents(prefix), *windows_documents(prefix))
+
+
+def linux_documents(prefix: str = PREFIX) -> tuple[Document, Document, Document]:
+    """Create, remove and probe, in shell."""
     return create_document(prefix), remove_document(prefix), probe_document(prefix)
+
+
+def windows_documents(prefix: str = PREFIX) -> tuple[Document, Document, Document]:
+    """Create, remove and probe, in PowerShell."""
+    create = Document(
+        name=f"{prefix}CreateWindowsUser",
+        description="Makes a short-lived Windows user whose removal is planned on the server itself.",
+        action="create",
+        parameters=(REQUEST_ID, ATTEMPT, USER_NAME, *WINDOWS_CREATE_ONLY),
+        modules=("common", "removal", "password"),
+        timeout_seconds=300,
+        carries_sweeper=True,
+        platform="Windows",
+    )
+    remove = Document(
+        name=f"{prefix}RemoveWindowsUser",
+        description="Ends a short-lived Windows user's access, removes the user, and verifies it.",
+        action="remove",
+        parameters=(REQUEST_ID, ATTEMPT, USER_NAME),
+        modules=("common", "removal"),
+        timeout_seconds=900,
+        platform="Windows",
+    )
+    probe = Document(
+        name=f"{prefix}ProbeWindows",
+        description="Says whether the Windows server can take a short-lived user, and which it has.",
+        action="probe",
+        parameters=(),
+        modules=("common",),
+        timeout_seconds=60,
+        platform="Windows",
+    )
+    return create, remove, probe
 
 
 def create_document(prefix: str = PREFIX) -> Document:

@@ -97,3 +97,28 @@ CREATE_ONLY = (
         default="524287",
     ),
 )
+# 2,048 bits: a command names up to 50 servers with a key for each, and all of that is one parameter.
+_SERVER_KEY = "m?i-[0-9a-f]{8,17}:[0-9A-Za-z+/]{342}=="
+WINDOWS_CREATE_ONLY = (
+    CREATE_ONLY[0],
+    Parameter(
+        name="Administrator",
+        variable="Administrator",
+        pattern="^(no|yes)$",
+        says="Whether the user is one of the server's administrators",
+        default="no",
+    ),
+    Parameter(
+        name="PublicKeys",
+        variable="PublicKeys",
+        pattern=f"^{_SERVER_KEY}(,{_SERVER_KEY}){{0,49}}$",
+        says="The RSA modulus that each server encrypts its password to, as instance:base64 with commas",
+    ),
+    Parameter(
+        name="PublicExponent",
+        variable="PublicExponent",
+        pattern="^AQAB$",
+        says="The RSA exponent of all of them, 65537",
+        default="AQAB",
+    ),
+)

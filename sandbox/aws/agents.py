@@ -14,6 +14,7 @@ from sandbox.aws.documents import PLACE, Step
 from sandbox.aws.faults import Faults
 from sandbox.aws.nodes import RunsCommands, Server
 from sandbox.hosts.base import HostsError
+from sandbox.windows import WindowsHost
 
 # Page "Troubleshooting parameter handling issues": from here on ENV_VAR parameters arrive in the environment.
 KNOWS_ENVIRONMENT = (3, 3, 2746, 0)
@@ -21,6 +22,7 @@ ORCHESTRATION = "/var/lib/amazon/ssm"
 # The agent's own: it writes the script, makes it executable and lets sh start it.
 START = """umask 077 && mkdir -p "$1" && cat > "$1/_script.sh" && chmod 700 "$1/_script.sh" && cd "$2" && shift 2 && exec env "$@\""""
 BEAT = 0.02
+PLATFORM_NAMES = {"Linux": "Debian GNU/Linux", "Windows": "Microsoft Windows Server 2022 Datacenter"}
 
 
 class Agents:
@@ -147,6 +149,9 @@ def _run_step(command: Command, server: Server, step: Step) -> tuple[str, int, s
     if server.host is None:
         answered = server.answers(script, environment)
         return ("Failed" if answered.code else "Success"), answered.code, answered.output, answered.errors
+    if isinstance(server.host, WindowsHost):
+        assert step.action == "aws:runPowerShellScript", "a Windows server has no sh"
+        return _in_powershell(server.host, script, environment)
     folder = f"{ORCHESTRATION}/{server.instance_id}/document/orchestration/{command.id}/awsrunShellScript/{step.name}"
     where = step.working_directory or folder
     words = [
@@ -172,6 +177,13 @@ def _on_host(host: RunsCommands, words: list[str], script: str, timeout: float) 
     return ("Failed" if code else "Success"), code, _text(ran.stdout), errors
 
 
+def _in_powershell(host: WindowsHost, script: str, environment: Mapping[str, str]) -> tuple[str, int, str, str]:
+    code, output, errors = host.powershell(script, environment)
+    if code:
+        errors += f"failed to run commands: exit status {code}"
+    return ("Failed" if code else "Success"), code, output, errors
+
+
 def _interpolated(text: str, values: Mapping[str, Any]) -> list[str]:
     """Put the values in place of `{{ name }}`, with no regard to any quoting: that is how the service does it.
 
@@ -194,7 +206,7 @@ def _environment(command: Command, server: Server) -> dict[str, str]:
     environment = {
         "AWS_SSM_INSTANCE_ID": server.instance_id,
         "AWS_SSM_REGION_NAME": server.region,
-        "AWS_SSM_PLATFORM_NAME": "Debian GNU/Linux",
+        "AWS_SSM_PLATFORM_NAME": PLATFORM_NAMES[server.platform],
     }
     if version_of(server.agent_version) >= KNOWS_ENVIRONMENT:
         for name, rules in command.content.parameters.items():

@@ -26,6 +26,7 @@ from sandbox.aws.roles import Roles
 from sandbox.aws.sessions import Session, Sessions
 from sandbox.aws.systems_manager import SystemsManager
 from sandbox.laptop.install import install
+from sandbox.windows import WindowsHost
 
 HOME_ACCOUNT = "111111111111"
 HOME_REGION = "eu-west-1"
@@ -138,7 +139,7 @@ class AwsDouble:
         self,
         name: str,
         *,
-        host: RunsCommands | None = None,
+        host: RunsCommands | WindowsHost | None = None,
         account: str | None = None,
         region: str | None = None,
         tags: Mapping[str, str] | None = None,

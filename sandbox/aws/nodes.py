@@ -13,6 +13,8 @@ from typing import Protocol
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance
 
+from sandbox.windows import WindowsHost
+
 DEFAULT_AGENT = "3.3.3050.0"
 
 
@@ -60,7 +62,7 @@ class Server:
     region: str
     platform: str
     agent_version: str
-    host: RunsCommands | None
+    host: RunsCommands | WindowsHost | None
     answers: Answers = answer_nothing
     online: bool = True
     registered: bool = True

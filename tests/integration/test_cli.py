@@ -304,6 +304,7 @@ def test_documents_are_published_once_and_checked(run: Callable[..., Ran], aws: 
     published = run("documents", "publish")
     assert (published.status, published.err) == (0, "")
     names = "Passport-CreateUser, Passport-RemoveUser, Passport-Probe"
+    names += ", Passport-CreateWindowsUser, Passport-RemoveWindowsUser, Passport-ProbeWindows"
     assert published.out == f"{place}: published {names}\n"
     for act in ("publish", "check"):
         assert run("documents", act) == Ran(status=0, out=f"{place}: all documents are up to date\n", err="")
@@ -331,7 +332,7 @@ def test_documents_can_be_shown_without_aws(run: Callable[..., Ran]) -> None:
     shown = run("documents", "show")
     assert shown.status == 0
     told = [json.loads(line) for line in shown.out.splitlines()]
-    assert [document["mainSteps"][0]["name"] for document in told] == ["create", "remove", "probe"]
+    assert [document["mainSteps"][0]["name"] for document in told] == ["create", "remove", "probe"] * 2
 
 
 def test_the_wrong_account_is_refused(run: Callable[..., Ran], aws: AwsDouble, folder: Path, port: int) -> None:

@@ -347,7 +347,7 @@ def test_documents_of_another_version(place: Installation, monkeypatch: pytest.M
     for name, value in place.aws.environment("admin").items():
         monkeypatch.setenv(name, value)
     problems = [finding.sentence for finding in place.findings() if finding.is_wrong]
-    assert len(problems) == 3
+    assert len(problems) == 6
     assert all(sentence.endswith("run passport documents publish.") for sentence in problems)
 
 

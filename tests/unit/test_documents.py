@@ -27,6 +27,7 @@ from provisioning.documents import (
     check,
     create_document,
     documents,
+    linux_documents,
     publish,
     remove_document,
     sweeper_program,
@@ -66,7 +67,7 @@ def test_shellcheck_finds_nothing(file: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 @pytest.mark.parametrize(
     "program",
-    [*(document.script for document in documents()), sweeper_program()],
+    [*(document.script for document in linux_documents()), sweeper_program()],
     ids=["create", "remove", "probe", "sweep"],
 )
 def test_the_whole_programs_parse(program: str, shell: list[str]) -> None:
@@ -76,7 +77,7 @@ def test_the_whole_programs_parse(program: str, shell: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "program",
-    [*(document.script for document in documents()), sweeper_program()],
+    [*(document.script for document in linux_documents()), sweeper_program()],
     ids=["create", "remove", "probe", "sweep"],
 )
 def test_the_whole_programs_have_every_function_that_they_call(program: str) -> None:
@@ -88,7 +89,7 @@ def test_the_whole_programs_have_every_function_that_they_call(program: str) -> 
     assert called - set(defined.findall(program)) == set()
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+@pytest.mark.parametrize("document", linux_documents(), ids=lambda document: document.name)
 def test_a_document_is_what_systems_manager_takes(document: Document) -> None:
     content = json.loads(document.content)
     assert content["schemaVersion"] == "2.2"
@@ -258,7 +259,10 @@ def systems_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[DocumentsClient
 
 
 def test_publishing_creates_then_changes_nothing(systems_manager: DocumentsClient) -> None:
-    names = ["Passport-CreateUser", "Passport-RemoveUser", "Passport-Probe"]
+    names = [
+        *("Passport-CreateUser", "Passport-RemoveUser", "Passport-Probe"),
+        *("Passport-CreateWindowsUser", "Passport-RemoveWindowsUser", "Passport-ProbeWindows"),
+    ]
     assert check(systems_manager) == [Finding(document=name, problem=Problem.MISSING) for name in names]
     assert publish(systems_manager) == names
     assert check(systems_manager) == []
@@ -298,4 +302,4 @@ def test_a_right_version_that_is_not_the_default_becomes_it(systems_manager: Doc
 def test_other_prefixes_are_other_documents(systems_manager: DocumentsClient) -> None:
     publish(systems_manager, prefix="Staging-")
     assert check(systems_manager, prefix="Staging-") == []
-    assert len(check(systems_manager)) == 3
+    assert len(check(systems_manager)) == 6
