@@ -163,6 +163,11 @@ class Server:
     problem: str = ""  # why it cannot be asked for, as a sentence; "" when it can
 
     @property
+    def is_windows(self) -> bool:
+        """Whether people come by Remote Desktop and a password, and not by SSH and a certificate."""
+        return self.platform == "windows"
+
+    @property
     def key(self) -> str:
         """``account/region/instance id``: what makes a server this very server."""
         return f"{self.account}/{self.region}/{self.instance_id}"
@@ -175,6 +180,7 @@ class Rights:
     sudo: bool = False  # everything, as root
     commands: tuple[str, ...] = ()  # without ``sudo``: what sudo allows, as root, with just these arguments
     forwarding: bool = False
+    administrator: bool = False  # of a Windows server; without it, only logging in by Remote Desktop
     metadata: bool = False  # reaching the instance metadata service, and so the server's own AWS credentials
 
 

@@ -477,6 +477,22 @@ class AuditLog(Protocol):
         ...
 
 
+class Passwords(Protocol):
+    """Passwords that servers made, by grant: encrypted to a key of the grant's own, and sealed at rest."""
+
+    def keep(self, grant_id: str, ciphertext: str) -> None:
+        """Keep what the server encrypted, in place of what it gave before; raises UnavailableError."""
+        ...
+
+    def reveal(self, grant_id: str) -> str:
+        """The password in the clear; raises UnavailableError when there is none, or it does not open."""
+        ...
+
+    def destroy(self, grant_id: str) -> None:
+        """Forget the password and its key for ever; nothing happens where there is none."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction: everything in it happens, or nothing. Leaving it without ``commit`` undoes it.
 
@@ -492,6 +508,7 @@ class UnitOfWork(Protocol):
     posts: Posts
     outbox: Outbox
     authorities: Authorities
+    passwords: Passwords
     audit: AuditLog
 
     def __enter__(self) -> Self: ...

@@ -110,12 +110,15 @@ def _with(grant: Grant, axis: str, progress: Progress) -> Grant:
 
 
 def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime) -> Grant:
+    if step.password:
+        uow.passwords.keep(grant.id, step.password)
     grant = after(grant, axis, step)
     if open_axes(grant):
         return grant
     if grant.state is GrantState.PROVISIONING:
         uow.record(_grant_event(Kind.GRANT_ACTIVE, grant, now, _told(grant.details)))
         return lifecycle.move_grant(grant, GrantState.ACTIVE)
+    uow.passwords.destroy(grant.id)
     uow.record(_grant_event(Kind.GRANT_REMOVED, grant, now, grant.proof))
     return lifecycle.move_grant(grant, GrantState.REMOVED)
 

@@ -15,9 +15,10 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """Finished; ``details`` are kept with the grant."""
+    """Finished; ``details`` are kept with the grant, and so is a password's ciphertext, but sealed."""
 
     details: Mapping[str, str] = field(default_factory=dict)
+    password: str = field(default="", repr=False)  # base64, as the server encrypted it to the grant's key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

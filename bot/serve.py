@@ -58,6 +58,7 @@ from provisioning.accounts.short_lived_user import ShortLivedUser
 from provisioning.authority_ring import AuthorityRing
 from provisioning.bundle import bundle
 from provisioning.connection import connection
+from provisioning.desktop import forwarding_command
 from provisioning.inventory import AwsInventory
 from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
@@ -65,6 +66,7 @@ from provisioning.ssh_keys import parse_public_key
 from provisioning.ssh_signature import verify_signature
 from provisioning.tunnel_sessions import TunnelSessions
 from provisioning.tunnels import StartedTunnels
+from storage.grant_keys import GrantKeys
 
 _log = logging.getLogger(__name__)
 
@@ -165,6 +167,7 @@ class Passport:
         account = ShortLivedUser(
             run_command,
             sessions,
+            public_keys=GrantKeys(self._store),
             trust=lambda: trust(self._store),
             clock=wiring.now,
             prefix=settings.document_prefix,
@@ -202,6 +205,7 @@ class Passport:
             client=_slack(settings, INLINE_SECONDS),
             after_ack=self._after_ack,
             connect=connection,
+            forward=forwarding_command,
             parse_key=parse_public_key,
             clock=wiring.now,
             team_id=settings.slack_team_id,

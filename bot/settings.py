@@ -100,6 +100,7 @@ class RuleSettings(_Section):
     sudo: Sudo = False
     forwarding: bool = False
     metadata: bool = False
+    administrator: bool = False
     keep_home_days: int = Field(default=0, ge=0, le=90)
 
     def rule(self) -> Rule:
@@ -118,6 +119,7 @@ class RuleSettings(_Section):
                 commands=() if isinstance(self.sudo, bool) else self.sudo,
                 forwarding=self.forwarding,
                 metadata=self.metadata,
+                administrator=self.administrator,
             ),
             keep_home_days=self.keep_home_days,
         )

@@ -66,7 +66,7 @@ def _headline(request: AccessRequest) -> str:
         f"*{phrases.shown(request.person_name, 80)}*",
         " ".join(part for part in many if part),
         duration_words(request.duration),
-        "as root" if rights.sudo else phrases.sudo_words(request),
+        *phrases.as_whom(request),
         "with forwarding" if rights.forwarding else "",
         "with the servers' AWS credentials" if rights.metadata else "",
         f"from {phrases.shown(request.source_ip, 60)}" if request.source_ip else "",

@@ -10,6 +10,7 @@ from access.service.showing import Credentials
 from access.words import join_words
 from handlers import blocks, ids, mrkdwn
 from handlers.blocks import Block
+from handlers.desktops import MOST_DESKTOPS, desktops
 from handlers.listening import Listening
 from handlers.operands import parse_request_id
 from handlers.phrases import names, on_laptop, shown
@@ -39,26 +40,32 @@ class ShowCredentials:
         request_id, bundling = parse_request_id(value), self._surface.bundling
         if bundling is None:
             found = self._surface.showing.look(turn.caller, request_id)
-            return _reply(found, [blocks.section(_first(found)), *_all(found)], len(found.grants))
-        found = self._surface.showing.credentials(turn.caller, request_id)
+            return _reply(found, [*_first(found), *_all(found), *desktops(found, None)], len(found.grants))
+        found = self._surface.showing.credentials(turn.caller, request_id, with_passwords=True)
         url = f"{self._surface.home}/bundle/{bundling.offer(turn.caller.slack_user, request_id)}"
-        first = [blocks.section(_first(found)), *_download(found, url)]
+        windows = list(desktops(found, self._surface.forward))
+        first = [*_first(found), *_download(found, url)]
         many = min(len(found.grants), MOST_SERVERS)
         while True:  # what does not fit is left out whole: half a file would be no file
-            connection = self._surface.connect(found.request, found.grants[:many], found.certificate)
-            seen = [*first, *_plain_forms(connection)]
-            if len(seen) < MOST_BLOCKS or many == 1:
+            plain = self._plain_forms(found, many) if many else ()
+            seen = [*first, *plain, *windows]
+            if len(seen) < MOST_BLOCKS or many <= 1:
                 return _reply(found, seen, many)
             many //= 2
+
+    def _plain_forms(self, found: Credentials, many: int) -> Iterator[Block]:
+        return _plain_forms(self._surface.connect(found.request, found.grants[:many], found.certificate))
 
     def _opened(self, ack: Ack) -> None:
         ack()
 
 
-def _first(found: Credentials) -> str:
+def _first(found: Credentials) -> Iterator[Block]:
     """What nearly everybody wants: a laptop that is set up needs nothing but this."""
     servers = [grant.server for grant in found.grants]
-    return (
+    if found.key is None:
+        return
+    yield blocks.section(
         f"*{names(servers)}* as `{found.request.user_name}` until {mrkdwn.clock(_until(found))}, "
         f"with your key {shown(found.key.fingerprint)}.\n"
         f"On a laptop that is set up (once: `/passport setup`): `{on_laptop(servers[0])}`"
@@ -73,7 +80,7 @@ def _all(found: Credentials) -> Iterator[Block]:
 
 def _download(found: Credentials, url: str) -> Iterator[Block]:
     """A zip with an ssh configuration, where there is a server that ssh reaches."""
-    if any(grant.server.platform != "windows" for grant in found.grants):
+    if found.grants:
         yield blocks.actions(blocks.button("Download as zip", ids.CREDENTIALS_BUNDLE, url=url))
 
 
@@ -89,7 +96,8 @@ def _plain_forms(connection: Connection) -> Iterator[Block]:
 
 
 def _reply(found: Credentials, seen: list[Block], many: int) -> Reply:
-    servers = [grant.server for grant in found.grants]
+    servers = [grant.server for grant in (*found.grants, *found.desktops)]
+    many += min(len(found.desktops), MOST_DESKTOPS)
     last = "Only you see this, and it is gone when Slack reloads. Press the button again for it."
     if many < len(servers):
         last = f"These are {many} of {len(servers)} servers: Slack shows no more at once. {last}"

@@ -120,11 +120,19 @@ def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
 
 def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
     lines = phrases.troubles(latest(grants), lambda grant: grant.outcome)
-    rights = request.terms.rights
-    if any(grant.proof for grant in grants) and (rights.sudo or rights.commands):
-        given = "root was" if rights.sudo else "sudo for some commands was"
-        lines.append(f"The servers say so themselves, and {given} given on them.")
+    lines += [f"The servers say so themselves, and {given} given on them." for given in _powers(request, grants)]
     return lines + _kept_homes(grants)
+
+
+def _powers(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
+    """What the person could have used to make a server say anything."""
+    proven, rights = {grant.server.is_windows for grant in grants if grant.proof}, request.terms.rights
+    powers = []
+    if False in proven and (rights.sudo or rights.commands):
+        powers.append("root was" if rights.sudo else "sudo for some commands was")
+    if True in proven and rights.administrator:
+        powers.append("administrator rights were")
+    return [" and ".join(powers)] if powers else []
 
 
 def _kept_homes(grants: Sequence[Grant]) -> list[str]:

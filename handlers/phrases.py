@@ -71,12 +71,24 @@ def environment(servers: Sequence[Server]) -> str:
 
 
 def rights(request: AccessRequest) -> str:
-    """``root``, ``sudo for …`` or ``access``: what is asked for, short."""
+    """``root``, ``administrator``, ``sudo for …`` or ``access``: what is asked for, short."""
     rights = request.terms.rights
+    if all(server.is_windows for server in request.servers):
+        return "administrator" if rights.administrator else "access"
     if rights.commands:
         more = f" and {len(rights.commands) - 1} more" if len(rights.commands) > 1 else ""
         return f"sudo for {shown(rights.commands[0], 60)}{more}"
     return "root" if rights.sudo else "access"
+
+
+def as_whom(request: AccessRequest) -> list[str]:
+    """``as root``, ``as administrator``: the powers that the servers asked for would give, each of its platform."""
+    found, windows = [], {server.is_windows for server in request.servers}
+    if False in windows:
+        found.append("as root" if request.terms.rights.sudo else sudo_words(request))
+    if True in windows and request.terms.rights.administrator:
+        found.append("as administrator" if False not in windows else "as administrator on Windows")
+    return found
 
 
 def sudo_words(request: AccessRequest) -> str:
@@ -84,14 +96,14 @@ def sudo_words(request: AccessRequest) -> str:
 
     As code they need no escape, which would be copied with them: the settings admit no mark that Slack reads in it.
     """
-    commands = request.terms.rights.commands
+    commands = () if all(server.is_windows for server in request.servers) else request.terms.rights.commands
     return f"with sudo for {join_words([f'`{each}`' for each in commands], most=10)}" if commands else ""
 
 
 def asked_for(request: AccessRequest) -> str:
     """``root on web-1, db-2 (prod)``."""
     where = environment(request.servers)
-    preposition = "on" if request.terms.rights.sudo or request.terms.rights.commands else "to"
+    preposition = "to" if rights(request) == "access" else "on"
     return f"{rights(request)} {preposition} {listed(request.servers)}{f' ({where})' if where else ''}"
 
 

@@ -66,6 +66,12 @@ class Connection(Protocol):
     def servers(self) -> Sequence[ServerConnection]: ...
 
 
+class Forward(Protocol):
+    """Makes the command that forwards a port of the laptop to a Windows server's Remote Desktop."""
+
+    def __call__(self, grant: Grant, local_port: int, /) -> str: ...
+
+
 class Connect(Protocol):
     """Makes the texts of a connection out of a request, its active grants and a certificate."""
 
@@ -89,6 +95,7 @@ class Surface:
     client: WebClient = field(repr=False)
     after_ack: AfterAck
     connect: Connect
+    forward: Forward
     parse_key: ParseKey
     clock: Clock
     team_id: str

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from access.model import Grant
@@ -20,6 +20,7 @@ class Order:
     request_id: str
     document: Document
     parameters: Mapping[str, str]
+    keys: Mapping[str, str] = field(default_factory=dict)  # by grant: the modulus that its server encrypts to
     person: str = ""  # whom it is done for, by email
 
     @property
@@ -84,6 +85,14 @@ class Batch:
     def ids(self) -> list[str]:
         """The instance ids."""
         return [grant.server.instance_id for grant in self.grants]
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """What all of its servers get; each finds its own key by its instance id."""
+        if not self.order.keys:
+            return self.order.parameters
+        keys = [f"{grant.server.instance_id}:{self.order.keys[grant.id]}" for grant in self.grants]
+        return {**self.order.parameters, "PublicKeys": ",".join(keys)}
 
     @property
     def comment(self) -> str:

@@ -18,6 +18,7 @@ from provisioning.refusals import RefusalCode, Refused
 
 __all__ = [
     "Created",
+    "Frame",
     "FramingError",
     "HostKey",
     "Present",
@@ -29,6 +30,7 @@ __all__ = [
     "parse_host_keys",
     "parse_probe",
     "parse_remove",
+    "read_frame",
 ]
 
 # "Data elements": ListCommandInvocations cuts an output at 2,500 characters; GetCommandInvocation at 24,000.
@@ -137,7 +139,7 @@ T = TypeVar("T")
 
 def parse_create(output: str, *, request_id: str, user_name: str) -> Created | Refused:
     """Read the create document's answer about this user; raises FramingError."""
-    frame = _read(output, "create")
+    frame = read_frame(output, "create")
     if frame.refused is not None:
         return frame.refused
     frame.must_be("request", request_id)
@@ -160,7 +162,7 @@ def parse_create(output: str, *, request_id: str, user_name: str) -> Created | R
 
 def parse_remove(output: str, *, request_id: str, user_name: str) -> Removed | Refused:
     """Read the remove document's answer about this user; raises FramingError."""
-    frame = _read(output, "remove")
+    frame = read_frame(output, "remove")
     if frame.refused is not None:
         return frame.refused
     frame.must_be("request", request_id)
@@ -190,7 +192,7 @@ def parse_remove(output: str, *, request_id: str, user_name: str) -> Removed | R
 
 def parse_probe(output: str) -> Probed | Refused:
     """Read the probe document's answer; raises FramingError."""
-    frame = _read(output, "probe")
+    frame = read_frame(output, "probe")
     if frame.refused is not None:
         return frame.refused
     return Probed(
@@ -262,7 +264,9 @@ def _present(value: str) -> Present:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Frame:
+class Frame:
+    """An answer's lines, read one by one; whatever is not as it should be raises FramingError."""
+
     lines: tuple[tuple[str, str], ...]
     refused: Refused | None = None
 
@@ -317,7 +321,7 @@ def _instant(text: str) -> datetime:
         raise FramingError("The server's answer has an impossible time.") from error
 
 
-def _read(output: str, action: str) -> _Frame:
+def read_frame(output: str, action: str) -> Frame:
     """Split an answer into its lines; whatever is not exactly a frame raises FramingError."""
     if len(output) > MOST_CHARACTERS:
         raise FramingError("The server's answer is too long to be mine.")
@@ -336,17 +340,17 @@ def _read(output: str, action: str) -> _Frame:
     raise FramingError("The server's answer was cut: its end is missing.")
 
 
-def _ended(line: str, rest: str, lines: tuple[tuple[str, str], ...]) -> _Frame:
+def _ended(line: str, rest: str, lines: tuple[tuple[str, str], ...]) -> Frame:
     if _AFTER.fullmatch(rest) is None:
         raise FramingError("The server's answer goes on after its end.")
     if line == "passport:end:ok":
-        return _Frame(lines=lines)
+        return Frame(lines=lines)
     failed = _FAILED.fullmatch(line)
     if failed is None or failed[1] not in set(RefusalCode):
         raise FramingError("The server's answer does not end as it should.")
-    frame = _Frame(lines=lines)
+    frame = Frame(lines=lines)
     left = tuple(part for value in frame.many("left") for part in value.split(","))
-    return _Frame(
+    return Frame(
         lines=lines,
         refused=Refused(code=RefusalCode(failed[1]), detail=" ".join(frame.many("detail")), left=left),
     )

@@ -158,13 +158,13 @@ def _list(
         tags=tags,
         online=bool(agent and agent.online),
         agent_version=agent.version if agent else "",
-        problem=_problem(name, instance, agent, windows=windows, is_controller=is_controller),
+        problem=_problem(name, instance, agent, is_controller=is_controller),
     )
     addresses = instance.addresses if instance else (agent.address,) if agent and agent.address else ()
     return listed(server, addresses, gone=bool(instance and instance.is_gone))
 
 
-def _problem(name: str, instance: Instance | None, agent: Agent | None, *, windows: bool, is_controller: bool) -> str:
+def _problem(name: str, instance: Instance | None, agent: Agent | None, *, is_controller: bool) -> str:
     """Why the server cannot be asked for and what would mend it; "" when it can."""
     if instance and instance.is_gone:
         return f"{name} is terminated."
@@ -177,8 +177,6 @@ def _problem(name: str, instance: Instance | None, agent: Agent | None, *, windo
             f"{name} is a domain controller: every user on it is a user of the whole domain, so I make none there. "
             "Ask for another server, or go by the domain's own ways."
         )
-    if windows:
-        return f"{name} runs Windows, which I cannot open yet."
     return _agent_problem(name, agent)
 
 
@@ -195,7 +193,7 @@ def _unknown(name: str, instance: Instance | None) -> str:
 
 
 def _agent_problem(name: str, agent: Agent) -> str:
-    if agent.platform != "linux":
+    if agent.platform not in {"linux", "windows"}:
         return f"{name} runs {agent.platform}, which I cannot open."
     if not agent.online:
         last = f"{agent.last_ping:%Y-%m-%d %H:%M} UTC" if agent.last_ping else "a time I do not know"

@@ -129,7 +129,7 @@ class RunCommand:
                 person=batch.order.person,
                 InstanceIds=batch.ids,
                 DocumentName=batch.order.document.name,
-                Parameters=batch.order.document.values(batch.order.parameters),
+                Parameters=batch.order.document.values(batch.parameters),
                 Comment=batch.comment,
                 TimeoutSeconds=int(START_WITHIN.total_seconds()),
                 # One server's failure is no reason to stop the others.

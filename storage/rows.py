@@ -315,3 +315,13 @@ Index(
     postgresql_where=text("role <> 'retired'"),
     sqlite_where=text("role <> 'retired'"),
 )
+
+grant_passwords = Table(
+    "grant_passwords",
+    metadata,
+    Column("grant_id", Words, ForeignKey("grants.id"), primary_key=True, nullable=False),
+    _text("modulus"),
+    # Sealed, and empty once the grant is removed; the row stays, so that no key is ever made anew.
+    Column("private_key", Words),
+    Column("password", Words),
+)

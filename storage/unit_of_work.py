@@ -10,13 +10,26 @@ from sqlalchemy import Connection, Engine, exc
 
 from access.audit import Event
 from access.errors import UnavailableError
-from access.ports import AuditLog, Authorities, Deliveries, Grants, Outbox, People, Posts, Requests, Reviews, SignIns
+from access.ports import (
+    AuditLog,
+    Authorities,
+    Deliveries,
+    Grants,
+    Outbox,
+    Passwords,
+    People,
+    Posts,
+    Requests,
+    Reviews,
+    SignIns,
+)
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
 from storage.repositories.figures import SqlFigures
 from storage.repositories.grants import SqlGrants, SqlReviews
+from storage.repositories.passwords import SqlPasswords
 from storage.repositories.people import SqlPeople
 from storage.repositories.requests import SqlRequests
 from storage.repositories.secrets import SqlSecrets
@@ -102,6 +115,8 @@ class SqlUnitOfWork:
     outbox: Outbox
     authorities: Authorities
     audit: AuditLog
+    passwords: Passwords
+    sealed_passwords: SqlPasswords
     secrets: SqlSecrets
     figures: SqlFigures
 
@@ -170,6 +185,7 @@ class SqlUnitOfWork:
         self.outbox = SqlOutbox(connection)
         self.authorities = SqlAuthorities(connection)
         self.audit = self._log = SqlAuditLog(connection)
+        self.passwords = self.sealed_passwords = SqlPasswords(connection, self._sealing)
         self.secrets = SqlSecrets(connection, self._sealing)
         self.figures = SqlFigures(connection)
 

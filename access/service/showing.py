@@ -1,15 +1,18 @@
 """Showing credentials: made anew each time, for the requester alone, while the request is active."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from access.audit import Kind
 from access.authorities import Authority, signers
-from access.errors import AlreadyDecidedError, NotFoundError
+from access.errors import AlreadyDecidedError, NotFoundError, PassportError
 from access.model import AccessRequest, Grant, GrantState, Person, RequestState, SshKey
 from access.ports import Certificate, CertificateAuthority, UnitOfWork
 from access.service.desk import Caller, Desk, by_person, claim, live_link
+
+_log = logging.getLogger(__name__)
 
 CLOCK_SKEW = timedelta(minutes=1)  # servers' clocks may be a little behind
 THROUGH_THE_TUNNEL = ("127.0.0.1/32", "::1/128")  # the agent dials from the server itself
@@ -17,23 +20,26 @@ THROUGH_THE_TUNNEL = ("127.0.0.1/32", "::1/128")  # the agent dials from the ser
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """What opens the servers: a certificate for the person's own key; "" where their laptop fetches its own."""
+    """What opens the servers: a certificate for the person's own key; "" where their laptop fetches its own.
+
+    And the passwords of Windows servers, by grant; of those that can be opened.
+    """
 
     request: AccessRequest
-    grants: Sequence[Grant]
-    key: SshKey
+    grants: Sequence[Grant]  # of servers that ssh reaches
+    key: SshKey | None  # None where there are none of these
     certificate: str = ""
+    desktops: Sequence[Grant] = ()  # of Windows servers
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Wish:
-    """A certificate that may be signed, and by which keys."""
+    """A certificate that may be signed, and by which keys; nothing to sign where no server takes one."""
 
     person: Person
-    request: AccessRequest
-    grants: Sequence[Grant]
-    key: SshKey
-    wanted: Certificate
+    found: Credentials
+    wanted: Certificate | None
     signers: Sequence[Authority]
 
 
@@ -44,48 +50,49 @@ class Showing:
         self._desk = desk
         self._authority = authority
 
-    def credentials(self, caller: Caller, request_id: str) -> Credentials:
-        """A fresh certificate for the newest key, no longer valid than the request.
+    def credentials(self, caller: Caller, request_id: str, *, with_passwords: bool = False) -> Credentials:
+        """A fresh certificate for the newest key, no longer valid than the request; if asked, the passwords as well.
 
         The key may be AWS's, so signing is between two transactions: nothing waits for it, and what it made leaves
         only once it is on record. Raises SignInNeededError, NotFoundError, RefusedError, AlreadyDecidedError or
         UnavailableError.
         """
         wish = self._wish(caller, request_id)
-        certificate = self._authority.certify(wish.wanted, wish.signers)
-        self._record(wish)
-        return Credentials(request=wish.request, grants=wish.grants, key=wish.key, certificate=certificate)
+        certificate = self._authority.certify(wish.wanted, wish.signers) if wish.wanted else ""
+        return replace(self._record(wish, with_passwords=with_passwords), certificate=certificate)
 
     def look(self, caller: Caller, request_id: str) -> Credentials:
-        """What is open, and with which key: nothing is signed, and nothing given out.
+        """What is open, with which key, and the passwords of Windows servers: no certificate is signed.
 
         Raises SignInNeededError, NotFoundError, RefusedError or AlreadyDecidedError.
         """
         with self._desk.store.unit_of_work() as uow:
-            _, found = self._open(uow, caller, request_id)
+            person, found = self._open(uow, caller, request_id)
+            passwords = _passwords(uow, found.desktops)
+            if passwords:
+                self._note(uow, person, found.request, _seen(found.desktops, passwords))
             uow.commit()
-        return found
+        return replace(found, passwords=passwords)
 
     def _wish(self, caller: Caller, request_id: str) -> _Wish:
         with self._desk.store.unit_of_work() as uow:
             person, found = self._open(uow, caller, request_id)
-            now, serial = self._desk.clock(), uow.requests.next_serial()
-            wish = _Wish(
-                person=person,
-                request=found.request,
-                grants=found.grants,
-                key=found.key,
-                wanted=wanted_certificate(
-                    found.request,
-                    found.key,
-                    serial=serial,
-                    now=now,
-                    valid_before=found.request.expires_at or now,  # open_grants has seen to it
-                ),
-                signers=signers(uow.authorities.all(), found.grants),
-            )
+            wanted = self._wanted(uow, found)
+            signing = signers(uow.authorities.all(), found.grants) if wanted else ()
             uow.commit()
-        return wish
+        return _Wish(person=person, found=found, wanted=wanted, signers=signing)
+
+    def _wanted(self, uow: UnitOfWork, found: Credentials) -> Certificate | None:
+        if found.key is None:
+            return None
+        now = self._desk.clock()
+        return wanted_certificate(
+            found.request,
+            found.key,
+            serial=uow.requests.next_serial(),
+            now=now,
+            valid_before=found.request.expires_at or now,  # open_grants has seen to it
+        )
 
     def _open(self, uow: UnitOfWork, caller: Caller, request_id: str) -> tuple[Person, Credentials]:
         """Whatever speaks against it is said here, and the delivery is used up."""
@@ -96,21 +103,51 @@ class Showing:
         if person.id != request.person_id:  # an email may have passed to somebody else: it opens nothing
             event = by_person(Kind.REFUSED, person, at=now, request_id=request_id, details={"act": "credentials"})
             self._desk.refuse(uow, event, f"{request_id} is {request.person_name}'s; its credentials are theirs alone.")
-        grants = open_grants(uow, request, now)
+        opened = open_grants(uow, request, now)
+        grants = [grant for grant in opened if not grant.server.is_windows]
         keys = uow.people.keys_of(person.id)
-        if not keys:
+        if grants and not keys:
             raise NotFoundError("Register your public key first: /passport key add ssh-ed25519 AAAA…")
-        return person, Credentials(request=request, grants=grants, key=keys[-1])
+        desktops = [grant for grant in opened if grant.server.is_windows]
+        found = Credentials(request=request, grants=grants, key=keys[-1] if grants else None, desktops=desktops)
+        return person, found
 
-    def _record(self, wish: _Wish) -> None:
-        """Put it on record, if the request is still what it was."""
-        now = self._desk.clock()
+    def _record(self, wish: _Wish, *, with_passwords: bool) -> Credentials:
+        """Put it on record, if the request is still what it was; with the passwords of what is open now."""
+        found, now = wish.found, self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
-            request = uow.requests.get(wish.request.id, lock=True)
-            open_grants(uow, request, now)
-            details = {"serial": str(wish.wanted.serial), "fingerprint": wish.key.fingerprint}
-            uow.record(by_person(Kind.CREDENTIALS_SHOWN, wish.person, at=now, request_id=request.id, details=details))
+            request = uow.requests.get(found.request.id, lock=True)
+            still_open = {grant.id for grant in open_grants(uow, request, now)}
+            asked = [grant for grant in found.desktops if with_passwords and grant.id in still_open]
+            passwords = _passwords(uow, asked)
+            details = _seen(asked, passwords)
+            if wish.wanted and found.key:
+                details |= {"serial": str(wish.wanted.serial), "fingerprint": found.key.fingerprint}
+            if details:
+                self._note(uow, wish.person, request, details)
             uow.commit()
+        return replace(found, passwords=passwords)
+
+    def _note(self, uow: UnitOfWork, person: Person, request: AccessRequest, details: Mapping[str, str]) -> None:
+        at = self._desk.clock()
+        uow.record(by_person(Kind.CREDENTIALS_SHOWN, person, at=at, request_id=request.id, details=details))
+
+
+def _passwords(uow: UnitOfWork, grants: Sequence[Grant]) -> Mapping[str, str]:
+    """The passwords that can be opened; one that cannot keeps nobody from the others."""
+    found = {}
+    for grant in grants:
+        try:
+            found[grant.id] = uow.passwords.reveal(grant.id)
+        except PassportError as error:
+            _log.warning("the password of %s on %s: %s", grant.id, grant.server.key, error.sentence)
+    return found
+
+
+def _seen(grants: Sequence[Grant], passwords: Mapping[str, str]) -> dict[str, str]:
+    """Of which servers a password was seen, for the record; never the password."""
+    ids = [grant.server.instance_id for grant in grants if grant.id in passwords]
+    return {"passwords": " ".join(ids)} if ids else {}
 
 
 def open_grants(uow: UnitOfWork, request: AccessRequest, now: datetime) -> Sequence[Grant]:

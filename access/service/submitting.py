@@ -299,7 +299,9 @@ def shorten(word: str, most: int = 60) -> str:
 
 
 def _asked(request: AccessRequest) -> dict[str, str]:
-    rights = [name for name in ("sudo", "forwarding", "metadata") if getattr(request.terms.rights, name)]
+    rights = [
+        name for name in ("sudo", "administrator", "forwarding", "metadata") if getattr(request.terms.rights, name)
+    ]
     if request.terms.rights.commands:
         rights.append(f"sudo for {'; '.join(request.terms.rights.commands)}")
     return {

@@ -10,6 +10,7 @@ from access.words import duration_words
 from provisioning.command_intent import Intent
 from provisioning.framing import Created, FramingError, Removed, parse_create, parse_remove
 from provisioning.refusals import SENTENCES, RefusalCode, Refused
+from provisioning.windows_framing import parse_create_windows
 
 MOST_SKEW = timedelta(minutes=2)  # of a server's clock
 
@@ -50,6 +51,22 @@ def read_created(request: AccessRequest, grant: Grant, output: str, *, trust: Tr
             return Done(details=details)
 
 
+def read_created_windows(request: AccessRequest, grant: Grant, output: str, *, now: datetime) -> Step:
+    """The same on Windows: the password goes beside the details, which are kept in the clear."""
+    try:
+        created = parse_create_windows(output, request_id=request.id, user_name=request.user_name)
+    except FramingError as error:
+        return _unread(grant, error, output)
+    if isinstance(created, Refused):
+        return _refused(grant, created)
+    if request.expires_at is None or created.not_after > request.expires_at:
+        return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
+    if wrong := _wrong_clock(grant, created.server_time, now):
+        return Failed(reason=wrong, retryable=False)
+    details = {"user": created.user_name, "uid": str(created.uid), "port": str(created.port)}
+    return Done(details=details, password=created.password)
+
+
 def _wrong_clock(grant: Grant, server_time: datetime, now: datetime) -> str:
     """What is wrong with a server's clock; "" when it told a time between the command's making and its answer.
 
@@ -77,7 +94,7 @@ def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
         case Refused():
             return _refused(grant, removed)
         case Removed():
-            return Done(details=_proof(removed, vouched_by=_vouched_by(removed, request.terms.rights)))
+            return Done(details=_proof(removed, vouched_by=_vouched_by(removed, grant, request.terms.rights)))
 
 
 def _unread(grant: Grant, error: FramingError, output: str) -> Failed:
@@ -92,8 +109,11 @@ def _refused(grant: Grant, refused: Refused) -> Failed:
     return Failed(reason=f"{grant.server.name}: {refused.sentence}", retryable=refused.retryable)
 
 
-def _vouched_by(removed: Removed, rights: Rights) -> str:
+def _vouched_by(removed: Removed, grant: Grant, rights: Rights) -> str:
     """Whose word the proof is, and what the person could have done about it."""
+    if grant.server.platform == "windows":
+        had_all = removed.had_sudo or rights.administrator
+        return "reported by the host; the person was administrator" if had_all else "reported by the host"
     if removed.had_sudo or rights.sudo:
         return "reported by the host; the person had root"
     if removed.had_commands or rights.commands:

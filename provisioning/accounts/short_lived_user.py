@@ -4,25 +4,41 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from access.authorities import Trust
+from access.errors import UnavailableError
 from access.model import AccessRequest, Grant, Rights
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
-from provisioning.accounts.answers import never_made, read_created, read_removed, terminated
+from provisioning.accounts.answers import (
+    never_made,
+    read_created,
+    read_created_windows,
+    read_removed,
+    terminated,
+)
 from provisioning.accounts.silence import with_last_answers
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
 from provisioning.command_intent import Order, Outcome
 from provisioning.command_outcome import Answered, Unanswered
-from provisioning.documents import PREFIX, Document, create_document, remove_document
+from provisioning.documents import PREFIX, Document, linux_documents, windows_documents
 from provisioning.instances import Instance, read_instances
 from provisioning.run_command import RunCommand
 
 Pair = tuple[Grant, Outcome]
+WINDOWS = "windows"
+# The moduli that servers encrypt their passwords to, in base64, by grant: their private halves are sealed by then.
+PublicKeys = Callable[[Sequence[str]], Mapping[str, str]]
+
+
+def no_keys(_: Sequence[str]) -> Mapping[str, str]:
+    """Where nothing keeps keys, no Windows server can be opened."""
+    raise UnavailableError("This Passport keeps no keys for the passwords of Windows servers.")
 
 
 class ShortLivedUser:
     """Makes and removes a user per request and server; ``access.ports.Account``.
 
+    A Linux server gets a user for the person's certificate, a Windows server one with a password that it makes.
     ``trust`` tells which keys of the certificate authority servers shall trust now; it may raise PassportError.
     ``details["attempt"]`` of a grant says how often its request has asked for this server; "1" if it does not.
     """
@@ -34,24 +50,37 @@ class ShortLivedUser:
         *,
         trust: Callable[[], Trust],
         clock: Clock,
+        public_keys: PublicKeys = no_keys,
         prefix: str = PREFIX,
     ) -> None:
         self._run_command = run_command
         self._sessions = sessions
         self._trust = trust
+        self._public_keys = public_keys
         self._clock = clock
-        self._create: Document = create_document(prefix)
-        self._remove: Document = remove_document(prefix)
+        self._documents: dict[str, tuple[Document, ...]] = {
+            WINDOWS: windows_documents(prefix),
+            "linux": linux_documents(prefix),
+        }
 
     def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
-        """Make the user; ``Done`` has user, uid, port, host_keys (``type base64``, a line each) and authorities."""
+        """Make the user; ``Done`` has user, uid, port; and host_keys (``type base64``, a line each) and authorities,
+        or a password.
+        """
         ends = request.expires_at
         if ends is None or ends <= self._clock():
             late = Failed(reason="The time was over before the server was ready.", retryable=False)
             return {grant.id: late for grant in grants}
+        not_after = str(int(ends.timestamp()))
+        windows = [grant for grant in grants if grant.server.platform == WINDOWS]
+        linux = [grant for grant in grants if grant.server.platform != WINDOWS]
+        steps = self._provision_linux(request, linux, not_after) if linux else {}
+        return steps | (self._provision_windows(request, windows, not_after) if windows else {})
+
+    def _provision_linux(self, request: AccessRequest, grants: Sequence[Grant], not_after: str) -> dict[str, Step]:
         trust = self._trust()
         parameters = {
-            "NotAfter": str(int(ends.timestamp())),
+            "NotAfter": not_after,
             "Sudo": _sudo(request.terms.rights),
             "CaPublicKey": ",".join(trust.public_keys),
             "CaGeneration": str(trust.generation),
@@ -59,21 +88,33 @@ class ShortLivedUser:
             "Metadata": "open" if request.terms.rights.metadata else "closed",
             "KeepHome": str(request.terms.keep_home_days),
         }
-        pairs = self._run(self._create, request, grants, parameters)
+        pairs = self._run("create", request, grants, parameters)
+        now = self._clock()
+        created = {g.id: read_created(request, g, output, trust=trust, now=now) for g, output in _answered(pairs)}
+        return self._unmade(pairs) | _moving(pairs) | created
+
+    def _provision_windows(self, request: AccessRequest, grants: Sequence[Grant], not_after: str) -> dict[str, Step]:
+        """Each server's key is sealed before its command is even intended."""
+        administrator = "yes" if request.terms.rights.administrator else "no"
+        parameters = {"NotAfter": not_after, "Administrator": administrator}
+        keys = self._public_keys([grant.id for grant in grants])
+        pairs = self._run("create", request, grants, parameters, keys)
+        now = self._clock()
+        created = {g.id: read_created_windows(request, g, output, now=now) for g, output in _answered(pairs)}
+        return self._unmade(pairs) | _moving(pairs) | created
+
+    def _unmade(self, pairs: Sequence[Pair]) -> dict[str, Step]:
         gone, silent = self._split(pairs)
         steps: dict[str, Step] = {
             grant.id: Failed(reason=f"{grant.server.name} is terminated.", retryable=False) for grant in gone
         }
-        steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
-        now = self._clock()
-        created = {g.id: read_created(request, g, output, trust=trust, now=now) for g, output in _answered(pairs)}
-        return steps | _moving(pairs) | created
+        return steps | {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         """Remove the user; ``Done`` has the proof. A server that is terminated needs none of its own."""
         if request.expires_at is None:
             return {grant.id: never_made(grant) for grant in grants}
-        pairs = self._run(self._remove, request, grants, {})
+        pairs = self._run("remove", request, grants, {})
         gone, silent = self._split(pairs)
         steps: dict[str, Step] = {grant.id: terminated(grant) for grant in gone}
         # That nothing is proven, and when the server ends the account itself, whoever shows the reason says.
@@ -81,16 +122,29 @@ class ShortLivedUser:
         return steps | _moving(pairs) | {g.id: read_removed(request, g, output) for g, output in _answered(pairs)}
 
     def _run(
-        self, document: Document, request: AccessRequest, grants: Sequence[Grant], parameters: Mapping[str, str]
+        self,
+        act: str,
+        request: AccessRequest,
+        grants: Sequence[Grant],
+        parameters: Mapping[str, str],
+        keys: Mapping[str, str] | None = None,
     ) -> list[Pair]:
-        """The outcome for every grant; servers asked for equally often share their commands."""
-        by_attempt: dict[str, list[Grant]] = defaultdict(list)
+        """The outcome for every grant; servers of a kind that were asked for equally often share their commands."""
+        alike: dict[tuple[str, str], list[Grant]] = defaultdict(list)
         for grant in grants:
-            by_attempt[grant.details.get("attempt", "1")].append(grant)
+            kind = WINDOWS if grant.server.platform == WINDOWS else "linux"
+            alike[kind, grant.details.get("attempt", "1")].append(grant)
         pairs: list[Pair] = []
-        for attempt, together in by_attempt.items():
+        for (kind, attempt), together in alike.items():
+            (document,) = (each for each in self._documents[kind] if each.action == act)
             given = {"RequestId": request.id, "UserName": request.user_name, "Attempt": attempt, **parameters}
-            order = Order(request_id=request.id, document=document, parameters=given, person=request.person_email)
+            order = Order(
+                request_id=request.id,
+                document=document,
+                parameters=given,
+                keys=keys or {},
+                person=request.person_email,
+            )
             outcomes = self._run_command.run(order, together)
             pairs += [(grant, outcomes[grant.id]) for grant in together]
         return pairs

@@ -41,6 +41,7 @@ def terms_to_json(terms: Terms) -> Json:
             "commands": list(terms.rights.commands),
             "forwarding": terms.rights.forwarding,
             "metadata": terms.rights.metadata,
+            "administrator": terms.rights.administrator,
         },
         "keep_home_days": terms.keep_home_days,
     }

@@ -32,6 +32,8 @@ from provisioning.tunnel_sessions import TunnelSessions
 from sandbox.aws import AwsDouble, Scripted, Server
 from sandbox.hosts import Host
 from sandbox.slack.mrkdwn import read_blocks
+from sandbox.windows import WindowsHost
+from storage.grant_keys import GrantKeys
 from tests.authorities import a_trust
 from tests.integration.aws_desk import ACCOUNTS, AUTHORITY, HOME, answer, frame
 from tests.integration.aws_lab import client
@@ -143,7 +145,13 @@ class Story(World):
     def reconciler(self, owner: str = "one") -> Reconciler:
         """A process's reconciler, with nothing remembered."""
         run_command = RunCommand(self.ground.sessions, clock=self.clock)
-        account = ShortLivedUser(run_command, self.ground.sessions, trust=lambda: a_trust(AUTHORITY), clock=self.clock)
+        account = ShortLivedUser(
+            run_command,
+            self.ground.sessions,
+            trust=lambda: a_trust(AUTHORITY),
+            public_keys=GrantKeys(self.store),
+            clock=self.clock,
+        )
         return Reconciler(
             self.store,
             policy=self.desk.policy,
@@ -162,10 +170,10 @@ class Story(World):
 
         return TunnelSessions(self.ground.sessions, home=HOME_URL, monotonic=seconds, sleep=lambda _: None)
 
-    def server(self, name: str, *, account: str = HOME, host: Host | None = None) -> Server:
+    def server(self, name: str, *, account: str = HOME, host: Host | WindowsHost | None = None, **more: str) -> Server:
         """A server of production, which Passport knows; with a host, its agent runs the real scripts there."""
         machine = self.machines[name] = Machine(clock=self.clock, name=name)
-        made = self.double.add_server(name, account=account, tags={"env": "prod"}, answers=machine, host=host)
+        made = self.double.add_server(name, account=account, tags={"env": "prod"}, answers=machine, host=host, **more)
         self.ground.servers.append(made)
         self.aws.refresh()
         return made

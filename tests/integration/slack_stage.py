@@ -29,6 +29,7 @@ from handlers.blocks import actions, button, section
 from handlers.members import Members, inline
 from handlers.surface import Surface
 from provisioning.connection import connection
+from provisioning.desktop import forwarding_command
 from provisioning.ssh_keys import parse_public_key
 from sandbox.slack import Delivery, Message, SlackDouble
 from tests.authorities import ring
@@ -108,6 +109,7 @@ def stage(store: Store, *, room: int = 100, own_aws_credentials: bool = False, *
             client=client,
             after_ack=after_ack,
             connect=connection,
+            forward=forwarding_command,
             parse_key=parse_public_key,
             clock=world.clock,
             team_id="T0PASSPORT",

@@ -77,6 +77,7 @@ def test_what_cannot_be_asked_for_says_why_and_what_would_mend_it(desk: AwsDesk)
     desk.double.add_server("old", agent_version="2.3.671.9")
     desk.double.add_server("edge", agent_version="2.3.672.0")
     desk.double.add_server("win", platform="Windows")
+    desk.double.add_server("old-win", platform="Windows", agent_version="2.3.671.9")
     desk.double.stop(stopped)
     desk.double.terminate(gone)
     found = inventory(desk)
@@ -95,7 +96,9 @@ def test_what_cannot_be_asked_for_says_why_and_what_would_mend_it(desk: AwsDesk)
     )
     assert problem("old").startswith("old's SSM agent 2.3.671.9 is too old; I need 2.3.672.0 or later.")
     assert problem("edge") == ""
-    assert problem("win") == "win runs Windows, which I cannot open yet."
+    assert problem("old-win").startswith("old-win's SSM agent 2.3.671.9 is too old; I need 2.3.672.0 or later.")
+    assert problem("win") == ""
+    assert found.find("win")[0].is_windows
     assert problem(gone.instance_id) == "gone is terminated."
     assert found.find("gone") == []
     assert found.search("gone", 5) == []

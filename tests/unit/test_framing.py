@@ -174,6 +174,8 @@ def test_what_is_left_is_told() -> None:
 def test_the_scripts_use_exactly_the_known_codes() -> None:
     scripts = "\n".join(file.read_text() for file in SCRIPTS.glob("*.sh"))
     used = set(re.findall(r"\b(?:fail|give_up) ([a-z_]+)", scripts))
+    powershell = "\n".join(file.read_text() for file in SCRIPTS.glob("*.ps1"))
+    used |= set(re.findall(r"-Code '([a-z_]+)'", powershell))
     assert used == set(RefusalCode) == set(SENTENCES)
 
 
