@@ -2,13 +2,13 @@
 
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
 from sandbox.hosts import Doorway, Host, HostWish
+from sandbox.machine import Machine
 from sandbox.narrator import Narrator
 from sandbox.reading import code_blocks, first_url, wait_for, with_button
 from sandbox.serving import Serving
@@ -20,6 +20,7 @@ SERVERS = (
     HostWish(name="app-3", init="systemd", use_pam=False, allow_groups="staff"),
 )
 _HEAD = re.compile(r"\b(\d+):([0-9a-f]{64})\b")
+_COMMAND = re.compile(r"`(ssh [a-z0-9-]+\.passport)`")
 _REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
 
 
@@ -32,7 +33,8 @@ def play(*, as_json: bool = False, socket_mode: bool = False) -> None:
         with narrator.step("boot three servers with real sshd, and a Slack, an AWS and an identity provider"):
             company = Company(folder, SERVERS).__enter__()
         try:
-            passport = Serving(company, folder / "passport", socket_mode=socket_mode)
+            settings = {"PASSPORT_OWN_AWS_CREDENTIALS": "false"}
+            passport = Serving(company, folder / "passport", socket_mode=socket_mode, settings=settings)
             Story(company, passport, narrator).tell()
         finally:
             company.__exit__(None, None, None)
@@ -50,6 +52,9 @@ class Story:
         self._ana, self._ben, self._cleo = (company.people[name] for name in ("ana", "ben", "cleo"))
         self._passport = passport
         self._uids: dict[str, int] = {}  # of the users that logged in, by request
+        self._laptops = {
+            person: Machine(person.home, path=[company.folder / "bin"]) for person in (self._ana, self._cleo)
+        }
 
     def tell(self) -> None:
         """From nothing to nothing."""
@@ -113,55 +118,102 @@ class Story:
         return request_id
 
     def _log_in(self, request_id: str) -> list[str]:
-        self._say.title("Minutes later: a real login on each server")
+        self._say.title("Minutes later: a real login on each server, through the tunnel")
         with self._say.step("Ana registers her public key"):
             answer = self._ana.slack.command(COMMAND, f"key add {self._ana.public_key}")
             self._say.check("SHA256:" in answer.plain, answer.plain)
+        with self._say.step(f"{COMMAND} setup: one line, pasted on her laptop, once"):
+            self._say.aside(self._set_laptop_up(self._ana))
         with self._say.step("a direct message says that the servers are open"):
             ready = self._ready(request_id)
             self._say.aside(ready.plain)
-        with self._say.step("Show credentials: only Ana sees them"):
-            install, commands = self._credentials(ready)
+        with self._say.step("Show credentials: only Ana sees what to type"):
+            commands = self._commands(ready)
             self._say.check(len(commands) == len(SERVERS), f"{len(commands)} commands")
-            self._say.aside(commands[0])
-            everywhere = [m.text for m in self._company.slack.messages(LEADS_CHANNEL)]
-            self._say.check(not any("-cert-v01" in text for text in everywhere), "a certificate in the channel")
-            pasted = self._company.shell(self._ana, install)
-            self._say.check(pasted.returncode == 0, pasted.stderr)
         for command, wish in zip(commands, SERVERS, strict=True):
-            with self._say.step(f"the printed ssh command, verbatim, on {wish.name}"):
-                done = self._company.shell(self._ana, f"{command} 'id -un; hostname; sudo -n id -u; id -u'")
-                said = done.stdout.split()
-                self._say.check(said[:3] == [_user(request_id), wish.name, "0"], f"{done.stdout}{done.stderr}")
-                self._uids[request_id] = int(said[3])
+            with self._say.step(f"{command}, verbatim, with her own key and no AWS credentials"):
+                self._log_in_once(request_id, command, wish.name)
+        with self._say.step(f"{commands[0]} again, with her key in an ssh-agent only"):
+            self._log_in_by_agent(request_id, commands[0])
         return commands
+
+    def _set_laptop_up(self, person: Employee) -> str:
+        """Paste the line of ``/passport setup`` into the person's shell; answers the line."""
+        shown = person.slack.command(COMMAND, "setup").message
+        self._say.check(shown, "no answer")
+        assert shown
+        line = next(block for block in code_blocks(shown) if block.startswith("curl "))
+        pasted = self._laptops[person].run("/bin/sh", "-c", line)
+        self._say.check(pasted.returncode == 0, pasted.stderr)
+        return line
+
+    def _log_in_once(self, request_id: str, command: str, name: str) -> None:
+        laptop = self._laptops[self._ana]
+        self._say.check(not [word for word in laptop.environment if word.startswith("AWS_")], "AWS credentials")
+        done = laptop.run("/bin/sh", "-c", f"{command} 'id -un; hostname; sudo -n id -u; id -u; echo $SSH_CONNECTION'")
+        said = done.stdout.split()
+        self._say.check(said[:3] == [_user(request_id), name, "0"], f"{done.stdout}{done.stderr}")
+        self._uids[request_id] = int(said[3])
+        session = self._company.aws.sessions[-1]
+        self._say.check(session.server.name == name and said[4] == "127.0.0.1", "the login passed by the tunnel")
+        self._say.check(not session.agent.rejected, f"the agent refused {session.agent.rejected}")
+
+    def _log_in_by_agent(self, request_id: str, command: str) -> None:
+        aside = self._ana.key.with_name("taken-away")
+        script = f"""eval "$(ssh-agent -s)" >/dev/null && ssh-add -q {self._ana.key} && mv {self._ana.key} {aside} || exit 1
+            {command} id -un; status=$?; mv {aside} {self._ana.key}; ssh-agent -k >/dev/null; exit $status"""
+        done = self._laptops[self._ana].run("/bin/sh", "-c", script)
+        self._say.check(done.stdout == f"{_user(request_id)}\n", f"{done.stdout}{done.stderr}")
 
     def _refuse_others(self, request_id: str, commands: Sequence[str]) -> None:
         self._say.title("Nobody else gets in")
-        with self._say.step("Cleo has Ana's certificate, but not her key: refused"):
-            stolen = self._ana.home / ".ssh" / "passport"
-            shutil.copytree(stolen, self._cleo.home / ".ssh" / "passport")
-            self._refused(self._cleo, commands[0])
-        with self._say.step("the same certificate past the tunnel, straight to the server's address: refused"):
-            host = self._company.hosts["web-1"]
-            self._say.check(self._direct_login_fails(host, request_id), "the certificate works off the tunnel")
         with self._say.step("Cleo cannot see or end Ana's request"):
             answer = self._cleo.slack.command(COMMAND, f"done {request_id}")
             self._say.check(answer.message and "/passport link" in answer.plain, answer.plain)
+        with self._say.step("Cleo has all that Ana's laptop has, certificates too, but not her key: refused"):
+            stolen = self._steal()
+            self._say.aside(self._refused(self._cleo, commands[0]))
+            self._say.check(self._login_by_aws_fails(self._cleo, "web-1", request_id), "her key went with it")
+            shutil.rmtree(stolen)
+            (stolen.parent / "config").unlink()
+        with self._say.step("the same certificate past the tunnel, straight to the server's address: refused"):
+            host = self._company.hosts["web-1"]
+            self._say.check(self._direct_login_fails(host, request_id), "the certificate works off the tunnel")
+        with self._say.step("Cleo's own laptop and key, set up for her: refused, and told what to do"):
+            self._introduce_cleo()
+            self._say.aside(self._refused(self._cleo, commands[0], "You have no access to web-1"))
+
+    def _steal(self) -> Path:
+        """Give Cleo's laptop what the script has on Ana's, but for the links to her key, with its paths put right."""
+        ana, cleo = self._ana.home / ".ssh", self._cleo.home / ".ssh"
+        shutil.copytree(ana / "passport", cleo / "passport", ignore=_private_keys)
+        shutil.copy(ana / "config", cleo / "config")
+        settings = cleo / "passport" / "config"
+        settings.write_text(settings.read_text().replace(str(self._ana.home), str(self._cleo.home)))
+        return cleo / "passport"
+
+    def _introduce_cleo(self) -> None:
+        """Cleo signs in, registers a key, and sets her laptop up, as anybody may."""
+        link = self._cleo.slack.command(COMMAND, "link").message
+        assert link
+        self._company.sign_in(self._cleo, first_url(link))
+        self._cleo.slack.command(COMMAND, f"key add {self._cleo.public_key}")
+        self._set_laptop_up(self._cleo)
 
     def _end_early(self, request_id: str, commands: Sequence[str]) -> None:
         self._say.title("Ana is done early")
         plant = "crontab - <<< '* * * * * true'; (sleep 900 & sudo -n sleep 901 &) ; echo x > /dev/shm/left-behind"
         with self._say.step("she leaves things behind: processes, a crontab, files, a root process through sudo"):
             for command in commands:
-                self._company.shell(self._ana, f"""{command} "bash -c \\"{plant}\\" </dev/null >/dev/null 2>&1" """)
+                planting = f"""{command} "bash -c \\"{plant}\\" </dev/null >/dev/null 2>&1" """
+                self._laptops[self._ana].run("/bin/sh", "-c", planting)
             self._say.check(self._left(request_id), "nothing was planted")
         with self._say.step("I'm done: everything is removed, and verified by the servers"):
             self._ana.slack.click(self._ready(request_id), "request.complete")
             self._wait_until_ended(request_id)
         with self._say.step("logins are refused, and nothing is left (seen from outside the servers)"):
             for command in commands:
-                self._refused(self._ana, command)
+                self._say.aside(self._refused(self._ana, command, "Passport: "))
             self._nothing_left(request_id)
 
     def _expire_alone(self) -> None:
@@ -172,25 +224,25 @@ class Story:
             self._say.check(request_id, "no request")
             assert request_id
             self._ben.slack.click(self._card(request_id[0]), "review.approve")
-            install, commands = self._credentials(self._ready(request_id[0]))
-            self._company.shell(self._ana, install)
-            done = self._company.shell(self._ana, f"{commands[0]} id -u")
+            found = _COMMAND.search(self._ready(request_id[0]).text)
+            self._say.check(found, "the direct message does not say what to type")
+            assert found
+            laptop, command = self._laptops[self._ana], found[1]
+            done = laptop.run("/bin/sh", "-c", f"{command} id -u")
             self._say.check(done.returncode == 0, done.stderr)
             self._uids[request_id[0]] = int(done.stdout)
-            session = subprocess.Popen(
-                ["/bin/sh", "-c", f"{commands[0]} sleep 300"],
-                env=self._company.environment(self._ana),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            session = laptop.start("/bin/sh", "-c", f"{command} 'echo in; sleep 300'")
+            assert session.stdout is not None
+            self._say.check(session.stdout.readline() == "in\n", "there is no session to outlive Passport")
         with self._say.step("kill -9 passport serve; at the end her live session dies all the same"):
             self._passport.kill()
-            self._say.check(session.wait(timeout=60) != 0, "the session ended well")
-        with self._say.step("login refused, nothing left, and Passport is still dead"):
+            session.communicate(timeout=60)
+            self._say.check(session.returncode != 0, "the session ended well")
+        with self._say.step("login refused, even by a tunnel of AWS's own; nothing left, and Passport is still dead"):
             wait_for(lambda: not self._left(request_id[0]), "the server to clean up", seconds=60)
-            self._refused(self._ana, commands[0])
-            self._nothing_left(request_id[0])
+            self._refused(self._ana, command)
+            self._say.check(self._login_by_aws_fails(self._ana, "web-1", request_id[0]), "the server let her in")
+            wait_for(lambda: not self._left(request_id[0]), "the server to be rid of that, too")
         with self._say.step("Passport starts again and closes the request with the server's proof"):
             self._passport.start()
             self._wait_until_ended(request_id[0])
@@ -222,35 +274,56 @@ class Story:
 
         return wait_for(ready, f"{request_id} to be ready")
 
-    def _credentials(self, ready: Message) -> tuple[str, list[str]]:
+    def _commands(self, ready: Message) -> list[str]:
+        """What *Show credentials* says to type, a line a server; nobody else has read it."""
         before = len(self._ana.slack.ephemerals())
         self._ana.slack.click(ready, "credentials.show")
         shown = wait_for(lambda: self._ana.slack.ephemerals()[before:], "the credentials")[-1]
-        blocks = code_blocks(shown)
-        self._say.check(len(blocks) >= 2, f"no credentials: {shown.plain}")
-        first = next(number for number, block in enumerate(blocks) if block.startswith("ssh "))
-        commands = [line for block in blocks[first:] for line in block.splitlines() if line.startswith("ssh ")]
-        return "\n".join(blocks[:first]), commands
+        lines = [line for block in code_blocks(shown) for line in block.splitlines()]
+        everywhere = [message.text for message in self._company.slack.messages(LEADS_CHANNEL)]
+        self._say.check(not any("ssh " in text for text in everywhere), "a command in the channel")
+        self._say.check(not any("-cert-v01" in line for line in lines), "a certificate, which nobody needs to see")
+        return [line for line in lines if line.startswith("ssh ")]
 
     def _ephemeral(self, person: Employee, words: str) -> str:
         return wait_for(
             lambda: next((m.plain for m in person.slack.ephemerals() if words in m.plain), None), repr(words)
         )
 
-    def _refused(self, person: Employee, command: str) -> None:
-        done = self._company.shell(person, f"{command} true")
+    def _refused(self, person: Employee, command: str, words: str = "") -> str:
+        """The person's ssh fails, and says these words; no tunnel was started for it. Answers what it says."""
+        before = len(self._company.aws.sessions)
+        done = self._laptops[person].run("/bin/sh", "-c", f"{command} true")
         self._say.check(done.returncode == 255, f"exit status {done.returncode}: {done.stdout}{done.stderr}")
+        self._say.check(words in done.stderr, f"it says {done.stderr}")
+        self._say.check(len(self._company.aws.sessions) == before, "a tunnel was started")
+        return done.stderr.strip().splitlines()[0]
 
     def _direct_login_fails(self, host: Host, request_id: str) -> bool:
         """Log in with Ana's key and certificate, over a connection that comes from outside of the server."""
         with Doorway(host.dial_from_outside) as door:
-            command = (
-                f'ssh -p {door.port} -i "$HOME/.ssh/id_ed25519" -o StrictHostKeyChecking=no -o IdentitiesOnly=yes '
-                f'-o UserKnownHostsFile=/dev/null -o CertificateFile="$HOME/.ssh/passport/{request_id}/certificate" '
-                f"-o BatchMode=yes {_user(request_id)}@127.0.0.1 true"
-            )
-            done = self._company.shell(self._ana, command)
+            command = f"ssh -p {door.port} {self._certified(self._ana, host.name)} {_user(request_id)}@127.0.0.1 true"
+            done = self._laptops[self._ana].run("/bin/sh", "-c", command)
         return done.returncode == 255 and "Permission denied" in done.stderr
+
+    def _login_by_aws_fails(self, person: Employee, name: str, request_id: str) -> bool:
+        """The person's key with Ana's certificate, through a session that somebody with AWS credentials starts."""
+        target = self._company.servers[name].instance_id
+        tunnel = f"aws ssm start-session --target {target} --document-name AWS-StartSSHSession"
+        command = f"ssh {self._certified(person, name)} -o ProxyCommand='{tunnel}' {_user(request_id)}@{name} true"
+        done = self._company.shell(person, command)
+        # A client that just goes leaves its session, and sshd waits for it: up to LoginGraceTime.
+        self._company.aws.end_sessions(self._company.servers[name])
+        return done.returncode == 255 and "Permission denied" in done.stderr
+
+    def _certified(self, person: Employee, name: str) -> str:
+        """Options of ssh: the person's key, and the certificate that Ana's laptop fetched last for a server."""
+        certificate = self._ana.home / ".ssh" / "passport" / "hosts" / f"{name}.certificate"
+        self._say.check(certificate.exists(), "there is no certificate to try")
+        return (
+            f"-F none -i {person.key} -o CertificateFile={certificate} -o IdentitiesOnly=yes -o BatchMode=yes "
+            "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        )
 
     def _left(self, request_id: str) -> list[str]:
         user, uid = _user(request_id), self._uids[request_id]
@@ -274,6 +347,10 @@ class Story:
         heads = _HEAD.findall("\n".join(m.text for m in self._company.slack.messages(AUDIT_CHANNEL)))
         exported = self._passport.run("audit", "export").stdout.splitlines()
         return f"{heads[-1][0]}:{heads[-1][1]}" if heads and int(heads[-1][0]) == len(exported) else None
+
+
+def _private_keys(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_symlink() and not name.endswith(".pub")]
 
 
 def _user(request_id: str) -> str:

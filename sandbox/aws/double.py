@@ -196,6 +196,10 @@ class AwsDouble:
         if not online:
             self._sessions.end_all(server)
 
+    def end_sessions(self, server: Server) -> None:
+        """End a server's sessions, as an admin does in the console."""
+        self._sessions.end_all(server)
+
     def hang_up(self, server: Server) -> None:
         """Close the WebSockets of its sessions, which go on: AWS does so about once an hour."""
         for session in self.sessions:

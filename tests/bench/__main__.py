@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.bench import certificates, cycles, ends, process, share, slash, workstation
+from tests.bench import certificates, cycles, ends, login, process, share, slash, workstation
 from tests.bench.figures import Figure, line, write
 from tests.bench.ground import Ground
 
@@ -18,6 +18,7 @@ BENCHES: Mapping[str, Callable[[Ground], Iterator[Figure]]] = {
     "ends": ends.run,
     "process": process.run,
     "workstation": workstation.run,
+    "login": login.run,
 }
 RESULTS = Path("build/bench.json")
 

@@ -76,7 +76,7 @@ class Laptop:
 
 def _measure(running: Company, laptop: Laptop, instance_id: str, rounds: int) -> list[float]:
     """Milliseconds of each round without what StartSession took just after it."""
-    ssm = _client(running)
+    ssm = aws_client(running)
     asked = {"Target": instance_id, "DocumentName": "AWS-StartSSHSession", "Parameters": {"portNumber": ["22"]}}
     took = []
     for _ in range(rounds + 2):
@@ -91,7 +91,8 @@ def _measure(running: Company, laptop: Laptop, instance_id: str, rounds: int) ->
     return took[2:]  # the first calls of a server are no measure
 
 
-def _client(running: Company) -> boto3.client:
+def aws_client(running: Company) -> boto3.client:
+    """Passport's own, of Systems Manager."""
     names = running.aws.environment()
     return boto3.client(
         "ssm",

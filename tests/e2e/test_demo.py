@@ -51,7 +51,8 @@ def test_the_whole_story_is_so() -> None:
     assert sum(int(str(step["checks"])) for step in told) == end["checks"]
     words = " ".join(str(step["step"]) for step in told)
     for moment in ("Ana types: /passport request web-1 db-2 app-3", "the parked request submits itself",
-                   "the printed ssh command, verbatim, on app-3", "refused", "kill -9 passport serve",
+                   "/passport setup: one line", "ssh app-3.passport, verbatim, with her own key and no AWS credentials",
+                   "with her key in an ssh-agent only", "but not her key: refused", "past the tunnel", "refused, and told", "kill -9 passport serve",
                    "nothing left", "passport audit verify --head"):  # fmt: skip
         assert moment in words
     assert [without_ids(str(step["step"])) for step in told] == [without_ids(line) for line in told_by_readme()]
