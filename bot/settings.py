@@ -59,6 +59,7 @@ class AwsAccountSettings(_Section):
     role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
     external_id: SecretStr | None = None
     source_identity: bool = False
+    only_tagged: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

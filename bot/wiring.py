@@ -95,6 +95,7 @@ def aws_accounts(settings: Settings) -> list[AwsAccount]:
             role_arn=account.role_arn,
             external_id=account.external_id.get_secret_value() if account.external_id else None,
             source_identity=account.source_identity,
+            only_tagged=account.only_tagged,
         )
         for account in settings.accounts
     ]

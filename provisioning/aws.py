@@ -38,6 +38,7 @@ class AwsAccount:
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     source_identity: bool = False  # what Passport does for a person bears their name in CloudTrail
+    only_tagged: bool = False  # its policy reaches servers with the tag passport = enabled only
 
 
 class Sessions:

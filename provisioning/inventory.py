@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from access.errors import UnavailableError
@@ -112,10 +112,11 @@ class AwsInventory:
         if any(agent.platform == "windows" for agent in agents.values()):
             controllers = self._domain_controllers(account, region, again=ids is None)
         hybrid = [id_ for id_ in agents if id_.startswith("mi-")]
-        return (
+        every = (
             _list(account, region, id_, instances.get(id_), agents.get(id_), is_controller=id_ in controllers)
             for id_ in (*instances, *hybrid)
         )
+        return map(_only_tagged, every) if self._sessions.accounts[account].only_tagged else every
 
     def _domain_controllers(self, account: str, region: str, *, again: bool) -> frozenset[str]:
         """The region's domain controllers, as far as that is known: the script on the server has the last word."""
@@ -178,6 +179,21 @@ def _problem(name: str, instance: Instance | None, agent: Agent | None, *, is_co
             "Ask for another server, or go by the domain's own ways."
         )
     return _agent_problem(name, agent)
+
+
+def _only_tagged(one: Listed) -> Listed:
+    """One that the policy of passport-account.yaml leaves out is refused here, before anybody approves it.
+
+    The tags of hybrid nodes are not read: of them AWS has the last word.
+    """
+    server = one.server
+    if server.problem or not server.instance_id.startswith("i-") or server.tags.get("passport") == "enabled":
+        return one
+    problem = (
+        f"{server.name} is not Passport's to open: it lacks the tag passport = enabled. "
+        "Its owner sets it, then ask again."
+    )
+    return replace(one, server=replace(server, problem=problem))
 
 
 def _unknown(name: str, instance: Instance | None) -> str:

@@ -1,13 +1,16 @@
 """Whoever may tag servers takes one out of Passport's reach: the others are opened and closed as ever."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from access.steps import Done, Failed
+from provisioning.aws import Sessions
 from provisioning.command_outcome import Unanswered
+from provisioning.inventory import AwsInventory
 from sandbox.aws import AwsDouble
-from tests.integration.aws_desk import AwsDesk, answer, grants_of, on, removing
+from tests.integration.aws_desk import ACCOUNTS, AwsDesk, answer, grants_of, on, removing
 from tests.integration.test_run_command import Runner, after
 
 
@@ -32,6 +35,24 @@ def test_one_server_without_the_tag_does_not_stop_the_others(desk: AwsDesk) -> N
     assert sorted(failed) == ["AR-7F3K.2", "AR-7F3K.5"]
     assert "AWS does not let Passport run commands on web-1. It may lack the tag" in failed["AR-7F3K.2"].reason
     assert [len(command.invocations) for command in desk.double.commands] == [4]
+
+
+def test_a_server_without_the_tag_is_refused_before_anybody_approves(desk: AwsDesk) -> None:
+    desk.double.add_server("web-1", tags={"passport": "enabled"})
+    for name, tags in (("web-2", {}), ("web-3", {"passport": "Enabled"}), ("web-4", {"Passport": "enabled"})):
+        desk.double.add_server(name, tags=tags)
+    accounts = [replace(ACCOUNTS[0], only_tagged=True)]
+    inventory = AwsInventory(Sessions(accounts), accounts, clock=desk.clock)
+    inventory.refresh()
+    found = {server.name: server.problem for server in inventory.search("web", 9)}
+    assert found.pop("web-1") == ""
+    assert len(found) == 3
+    for name, problem in found.items():
+        assert problem == (
+            f"{name} is not Passport's to open: it lacks the tag passport = enabled. Its owner sets it, then ask again."
+        )
+    (again,) = inventory.read_again(inventory.find("web-2")).values()
+    assert again.problem == found["web-2"]
 
 
 def test_without_any_permission_there_is_one_call(desk: AwsDesk) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 
-from provisioning.documents import documents
+from provisioning.documents import PREFIX, documents, template
 from sandbox.aws.authorization import FREE
 from sandbox.aws.iam import Ask, PolicyError, actions, decide
 from sandbox.aws.templates import DEPLOY, Stack, TemplateError, deploy, load
@@ -39,8 +39,10 @@ def own_stack(**parameters: str) -> Stack:
     return deploy("passport.yaml", "111111111111", {"AccountRoleArns": [SERVERS], **parameters})
 
 
-def test_cfn_lint_has_nothing_to_say() -> None:
-    templates = sorted(str(path) for path in DEPLOY.iterdir())
+def test_cfn_lint_has_nothing_to_say(tmp_path: Path) -> None:
+    written = tmp_path / "passport-documents.json"
+    written.write_text(template())
+    templates = sorted(str(path) for path in (*DEPLOY.iterdir(), written))
     done = subprocess.run([Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--", *templates],
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
@@ -49,6 +51,20 @@ def test_cfn_lint_has_nothing_to_say() -> None:
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.yaml")), ids=lambda path: path.name)
 def test_templates_can_be_given_directly(path: Path) -> None:
     assert len(path.read_bytes()) <= MOST_DIRECT
+
+
+def test_the_template_of_the_documents_makes_what_the_code_publishes() -> None:
+    text = template()
+    assert MOST_DIRECT < len(text) <= MOST_BY_S3  # so docs/installing.md sends it by S3
+    made = json.loads(text)
+    own = {document.name: json.loads(document.content) for document in documents("")}
+    assert {name: each["Properties"]["Content"] for name, each in made["Resources"].items()} == own
+    for name, each in made["Resources"].items():
+        assert each["Type"] == "AWS::SSM::Document"
+        assert each["Properties"]["Name"] == {"Fn::Sub": "${DocumentPrefix}" + name}
+        assert each["Properties"]["DocumentType"] == "Command"
+        assert each["Properties"]["UpdateMethod"] == "NewVersion"
+    assert made["Parameters"]["DocumentPrefix"]["Default"] == PREFIX
 
 
 # --- what the code calls -------------------------------------------------------------------------------------------
@@ -175,7 +191,8 @@ def test_a_session_without_a_document_is_denied() -> None:
     unchecked = verdict("ssm:StartSession", INSTANCE, account_stack(Servers="all"), **{CHECK: "false"})
     assert unchecked == "not allowed"
     shell = f"arn:aws:ssm:eu-west-1:{ACCOUNT}:document/SSM-SessionManagerRunShell"
-    assert verdict("ssm:StartSession", shell) == "denied"
+    onward = "arn:aws:ssm:eu-west-1::document/AWS-StartPortForwardingSessionToRemoteHost"
+    assert {verdict("ssm:StartSession", each) for each in (shell, onward)} == {"denied"}
 
 
 def test_a_server_without_the_tag_is_not_allowed() -> None:
