@@ -16,6 +16,7 @@ from provisioning.framing import Present, Probed
 from provisioning.inventory import AwsInventory
 from provisioning.probing import Heard, Probes, can_be_asked
 from provisioning.run_command import RunCommand
+from provisioning.windows_probe import ProbedWindows
 from storage.unit_of_work import SqlStore
 
 
@@ -104,7 +105,7 @@ def _on_record(uow: UnitOfWork, server: Server, request_id: str) -> Known:
 
 
 def _known(database: _Database, heard: Heard) -> list[Known]:
-    users = heard.said.users if isinstance(heard.said, Probed) else ()
+    users = heard.said.users if isinstance(heard.said, Probed | ProbedWindows) else ()
     return [database.known(heard.server, user) for user in users]
 
 

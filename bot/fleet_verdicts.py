@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from access.model import AccessRequest, Grant, GrantState, Server
 from provisioning.framing import Present, Probed
 from provisioning.probing import Heard
+from provisioning.windows_probe import ProbedWindows
 
 MOST_SKEW = timedelta(minutes=2)  # the end of an access is late by as much as the server's clock is
 LEAST_FREE_KB = 20 * 1024  # a user, their home and a drop-in take less; what they do there takes more
@@ -70,7 +71,7 @@ class Known:
 
 def judge(heard: Heard, known: Sequence[Known]) -> ServerFinding:
     """The finding for what a server said; ``known`` goes with the users that it named."""
-    if not isinstance(heard.said, Probed):
+    if not isinstance(heard.said, Probed | ProbedWindows):
         sentence = getattr(heard.said, "sentence", "") or getattr(heard.said, "reason", "")
         return ServerFinding(server=heard.server, problems=(sentence,))
     probed = heard.said
@@ -82,8 +83,7 @@ def judge(heard: Heard, known: Sequence[Known]) -> ServerFinding:
         ),
         *_uncounted(probed),
         *_clock(heard),
-        *_login(probed),
-        *_disk(probed),
+        *(_windows(probed) if isinstance(probed, ProbedWindows) else (*_login(probed), *_disk(probed))),
     ]
     return ServerFinding(server=heard.server, problems=tuple(problems))
 
@@ -107,15 +107,15 @@ def _left_over(user: Present, known: Known, heard: Heard) -> Iterator[str]:
         yield f"{whose} ends {_time(user.not_after)} on the server, and was approved until {_time(ends)}. {mend}"
 
 
-def _uncounted(probed: Probed) -> Iterator[str]:
+def _uncounted(probed: Probed | ProbedWindows) -> Iterator[str]:
     more = probed.user_count - len(probed.users)
     if more > 0:
-        yield f"It has {more} more of Passport's users, which it did not name: look into its /var/lib/passport."
+        yield f"It has {more} more of Passport's users, which it did not name: look into Passport's records there."
 
 
 def _clock(heard: Heard) -> Iterator[str]:
     """Its clock was read between question and answer; what lies outside of that is wrong by at least so much."""
-    assert isinstance(heard.said, Probed)  # noqa: S101 - judge looks before
+    assert isinstance(heard.said, Probed | ProbedWindows)  # noqa: S101 - judge looks before
     behind, ahead = heard.asked_at - heard.said.server_time, heard.said.server_time - heard.heard_at
     skew, way = (behind, "behind") if behind > ahead else (ahead, "ahead")
     if skew > MOST_SKEW:
@@ -139,6 +139,15 @@ def _login(probed: Probed) -> Iterator[str]:
             "It has no nft, iptables or ip6tables to keep users from the instance metadata. Its owner has to install "
             "one, or a rule has to say metadata = true."
         )
+
+
+def _windows(probed: ProbedWindows) -> Iterator[str]:
+    if probed.domain_controller:
+        yield "It is a domain controller: a user made on it would be a user of the whole domain, so I make none there."
+    if not probed.remote_desktop:
+        yield "It does not let anybody in by Remote Desktop. Its owner has to switch that on."
+    if not probed.has_scheduler:
+        yield "Its Task Scheduler does not run, so it could not end an access by itself. Its owner has to start it."
 
 
 def _disk(probed: Probed) -> Iterator[str]:

@@ -31,6 +31,7 @@ __all__ = [
     "parse_probe",
     "parse_remove",
     "read_frame",
+    "read_present",
 ]
 
 # "Data elements": ListCommandInvocations cuts an output at 2,500 characters; GetCommandInvocation at 24,000.
@@ -213,7 +214,7 @@ def parse_probe(output: str) -> Probed | Refused:
         sudo_version=frame.optional("sudo_version"),
         homes_kept=frame.number("homes_kept") if frame.optional("homes_kept") else 0,
         free_kb=dict(_free(value) for value in frame.many("free_kb")),
-        users=tuple(_present(value) for value in frame.many("account")),
+        users=tuple(read_present(value) for value in frame.many("account")),
         user_count=frame.number("accounts"),
     )
 
@@ -256,7 +257,8 @@ def _free(value: str) -> tuple[str, int]:
     return folder, _number(kilobytes)
 
 
-def _present(value: str) -> Present:
+def read_present(value: str) -> Present:
+    """One line of the users that a server has; raises FramingError."""
     match value.split(" "):
         case [request_id, user_name, uid, not_after]:
             return Present(request_id=request_id, user_name=user_name, uid=_number(uid), not_after=_instant(not_after))

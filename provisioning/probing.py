@@ -10,15 +10,19 @@ from access.ports import Clock
 from access.steps import Waiting
 from provisioning.command_intent import Order, Outcome
 from provisioning.command_outcome import Answered, Unanswered
-from provisioning.documents import PREFIX, Document, probe_document
+from provisioning.documents import PREFIX, Document, probe_document, windows_documents
 from provisioning.framing import FramingError, Probed, parse_probe
 from provisioning.refusals import Refused
 from provisioning.run_command import MOST_SERVERS, RunCommand
+from provisioning.windows_probe import ProbedWindows, parse_probe_windows
+
+Said = Probed | ProbedWindows | Refused
 
 MOST_COMMANDS = 20  # under way at once: a thousand servers
 
-_PROBES: Mapping[str, tuple[Callable[[str], Document], Callable[[str], Probed | Refused]]] = {
+_PROBES: Mapping[str, tuple[Callable[[str], Document], Callable[[str], Said]]] = {
     "linux": (probe_document, parse_probe),
+    "windows": (lambda prefix: windows_documents(prefix)[2], parse_probe_windows),
 }
 
 
@@ -27,7 +31,7 @@ class Heard:
     """What a server said of itself, or why it did not; its clock showed a time between the two."""
 
     server: Server
-    said: Probed | Refused | Unanswered
+    said: Said | Unanswered
     asked_at: datetime
     heard_at: datetime
 
@@ -109,7 +113,7 @@ def _parts(servers: Sequence[Server]) -> Iterator[Sequence[Server]]:
             yield together[start : start + MOST_SERVERS]
 
 
-def _read(server: Server, outcome: Outcome) -> Probed | Refused | Unanswered:
+def _read(server: Server, outcome: Outcome) -> Said | Unanswered:
     if not isinstance(outcome, Answered):
         assert isinstance(outcome, Unanswered)  # noqa: S101 - a Waiting one is in flight
         return outcome

@@ -283,6 +283,44 @@ def test_each_fault_has_its_sentence(office: Office, lines: dict[str, str], said
     assert said in problem
 
 
+def windows(users: Sequence[str] = (), **lines: str) -> Answers:
+    """A Windows server that answers the probe so."""
+
+    def answer(_script: str, _environment: Mapping[str, str]) -> Scripted:
+        told = {"os": "windows 10.0.20348", "now": str(int(time.time())), "timer": "task", "rdp": "yes"}
+        told |= {"domain_controller": "no", "powershell": "5.1.20348.1", "accounts": str(len(users)), **lines}
+        return Scripted(output=frame("probe", many=("account", users), **told))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ({"rdp": "no"}, "It does not let anybody in by Remote Desktop."),
+        ({"timer": "none"}, "Its Task Scheduler does not run"),
+        ({"domain_controller": "yes"}, "It is a domain controller"),
+        ({"now": "1700000000"}, "Let NTP set it."),
+        ({"rdp": "perhaps"}, "has an unknown rdp"),
+    ],
+)
+def test_windows_has_its_own_faults(office: Office, lines: dict[str, str], said: str) -> None:
+    office.server("win-1", windows(**lines), platform="Windows")
+    office.server("web-1")
+    (problem,) = office.problems()
+    assert said in problem
+    names = {call.request["DocumentName"] for call in office.aws.calls if call.operation == "SendCommand"}
+    assert names == {"Passport-Probe", "Passport-ProbeWindows"}
+
+
+def test_a_sound_windows_server_is_ready_and_a_left_over_user_is_not(office: Office) -> None:
+    office.server("win-1", windows(), platform="Windows")
+    assert office.problems() == []
+    office.server("win-2", windows(users=[account_line()]), platform="Windows")
+    (left,) = office.problems()
+    assert left.startswith("LEFT OVER: the user pp-7f3k of AR-7F3K, a request that Passport's database does not know.")
+
+
 def test_a_clock_within_two_minutes_is_right(office: Office) -> None:
     office.server(answers=says(now=str(int(time.time()) - 100)))
     office.server("web-2", says(now=str(int(time.time()) + 100)))
