@@ -39,6 +39,17 @@ def grant_in(reason: str, *, home: str) -> str:
     return words[1] if ours else ""
 
 
+def is_started_by(us: str, owner: str) -> bool:
+    """Whether a session's owner is this caller, or the same role under another session's name, as on a replica.
+
+    The page "describe-sessions" of the AWS CLI writes a user's ARN without its beginning, and a role's with it.
+    """
+    ours, theirs = us.removeprefix("arn:"), owner.removeprefix("arn:")
+    if ":assumed-role/" in ours:
+        return theirs.rpartition("/")[0] == ours.rpartition("/")[0]
+    return theirs == ours
+
+
 @dataclass(kw_only=True, slots=True)
 class _Shelf:
     """What is known of one account and region."""
@@ -67,7 +78,7 @@ class TunnelSessions:
         self._monotonic = monotonic
         self._sleep = sleep
         self._shelves: dict[Place, _Shelf] = defaultdict(_Shelf)
-        self._owners: dict[str, str] = {}  # by account: how the owner of our sessions begins
+        self._owners: dict[str, str] = {}  # by account: our ARN
         self._lock = threading.Lock()
 
     def last_begun(self, account: str, region: str) -> int:
@@ -115,7 +126,7 @@ class TunnelSessions:
             for session in page["Sessions"]:
                 grant_id = grant_in(session.get("Reason", ""), home=self.home)
                 # Anybody can write a reason: what others started is theirs, and no removal waits for it.
-                if grant_id and f"{session['Owner']}/".startswith(owner):
+                if grant_id and is_started_by(owner, session.get("Owner", owner)):
                     found[grant_id].append(
                         OpenTunnel(
                             session_id=session["SessionId"],
@@ -130,11 +141,9 @@ class TunnelSessions:
         return found
 
     def _owner(self, account: str, region: str) -> str:
-        """Our role's ARN as sessions have it, without the session's name, which is another on each replica."""
+        """Who Passport is in this account."""
         if account not in self._owners:
-            arn: str = self._sessions.call(account, region, "sts", "get_caller_identity")["Arn"]
-            role = arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
-            self._owners[account] = f"{role}/"
+            self._owners[account] = self._sessions.call(account, region, "sts", "get_caller_identity")["Arn"]
         return self._owners[account]
 
     def _shelf(self, account: str, region: str) -> _Shelf:

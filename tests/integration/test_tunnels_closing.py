@@ -12,7 +12,7 @@ from access.model import Grant, GrantState, Progress
 from access.steps import Done, Failed, Step, Waiting
 from provisioning import tunnel_sessions
 from provisioning.routes.session_manager import MOST_AT_ONCE, MOST_THROTTLED, SessionManager
-from provisioning.tunnel_sessions import APART_SECONDS, TunnelSessions, grant_in, reason_of
+from provisioning.tunnel_sessions import APART_SECONDS, TunnelSessions, grant_in, is_started_by, reason_of
 from sandbox.aws import Server
 from tests.integration.aws_desk import HOME, OTHER, REGION, AwsDesk, aws_desk, grants_of
 from tests.integration.aws_lab import client
@@ -244,3 +244,18 @@ def test_a_reason_names_the_grant_and_fits() -> None:
     ):
         assert grant_in(other, home=HOME_URL) == ""
     assert grant_in(reason, home="https://passport.example") == ""
+
+
+@pytest.mark.parametrize(
+    ("us", "owner", "is_it"),
+    [
+        ("arn:aws:sts::1:assumed-role/Passport/one", "arn:aws:sts::1:assumed-role/Passport/two", True),
+        ("arn:aws:sts::1:assumed-role/Passport/one", "arn:aws:sts::1:assumed-role/Passport2/one", False),
+        ("arn:aws:sts::1:assumed-role/Passport/one", "arn:aws:sts::2:assumed-role/Passport/one", False),
+        ("arn:aws:sts::1:assumed-role/Passport/one", "arn:aws:iam::1:user/Passport", False),
+        ("arn:aws:iam::1:user/passport", "aws:iam::1:user/passport", True),
+        ("arn:aws:iam::1:user/passport", "arn:aws:iam::1:user/passport2", False),
+    ],
+)
+def test_whose_a_session_is(us: str, owner: str, is_it: bool) -> None:
+    assert is_started_by(us, owner) is is_it
