@@ -43,6 +43,12 @@ class Story(Night):
         assert self.company.shell(self.ana, install).returncode == 0, shown.plain
         return next(line for block in rest for line in block.splitlines() if line.startswith("ssh "))
 
+    def told(self, request_id: str) -> str:
+        """What the button says when nothing can be shown."""
+        before = len(self.ana.slack.ephemerals())
+        self.ana.slack.click(self.ready(request_id), "credentials.show")
+        return wait_for(lambda: self.ana.slack.ephemerals()[before:], "an answer")[-1].plain
+
     def gets_in(self, command: str) -> bool:
         """Whether the command logs in."""
         done = self.company.shell(self.ana, f"{command} true")
@@ -143,10 +149,17 @@ def test_a_rotation_to_kms_while_people_work(story: Story, monkeypatch: pytest.M
     assert story.gets_in(new_login)  # the last user's settings stay
     kms(story.company.aws).disable_key(KeyId=arn.rpartition("/")[2])
     assert "is not there, or disabled" in story.refused("rotate", "--finish")  # else nothing could be signed
+    assert story.gets_in(story.credentials(second))  # its server knows both keys, so the other one signs meanwhile
+    assert story.signed_by(second) == file_key
     kms(story.company.aws).enable_key(KeyId=arn.rpartition("/")[2])
     assert "its file is taken away" in story.ca("rotate", "--finish")
     assert not (story.passport._folder / "ca.sealed").exists()
-    assert story.gets_in(new_login)
+    assert story.gets_in(story.credentials(second))
+    kms(story.company.aws).disable_key(KeyId=arn.rpartition("/")[2])
+    assert "is not there, or disabled, in AWS KMS. An admin enables it." in story.told(second)
+    kms(story.company.aws).enable_key(KeyId=arn.rpartition("/")[2])
+    new_login = story.credentials(second)
+    assert story.signed_by(second) == kms_key
 
     third, login = story.opened()
     assert story.signed_by(third) == kms_key
