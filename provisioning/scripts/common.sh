@@ -66,10 +66,16 @@ cannot_write() {
     fail disk_full "$1"
 }
 
+# Gives files the SELinux context that belongs to their place, where there is SELinux.
+relabel() {
+    if command -v restorecon >/dev/null; then restorecon "$@" 2>/dev/null; fi
+    return 0
+}
+
 # Puts standard input into a file in one step, so that no reader ever sees half of it.
 write_file() {
     if cat >"$1.passport-new" && chmod "$2" "$1.passport-new" && mv -f "$1.passport-new" "$1"; then
-        if command -v restorecon >/dev/null; then restorecon "$1" 2>/dev/null; fi
+        relabel "$1"
         return 0
     fi
     rm -f "$1.passport-new"
@@ -87,7 +93,8 @@ make_state() {
 take_lock() {
     if command -v flock >/dev/null; then
         exec 9>>"$STATE/lock"
-        flock -w "$1" 9
+        # Korn shells keep their files to themselves unless they are told.
+        flock -w "$1" 9 9>&9
         return
     fi
     waited=0

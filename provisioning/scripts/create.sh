@@ -143,7 +143,7 @@ make_home() {
     [ "$(stat -c %u "$HOME_DIR")" != "$USER_ID" ] || return 0
     if [ -d /etc/skel ]; then cp -R /etc/skel/. "$HOME_DIR/"; fi
     if ! chmod 700 "$HOME_DIR" || ! chown -R -h "$USER_ID:$USER_ID" "$HOME_DIR"; then return 1; fi
-    if command -v restorecon >/dev/null; then restorecon -R "$HOME_DIR" 2>/dev/null; fi
+    relabel -R "$HOME_DIR"
 }
 
 # Forwarding is a group that sshd's block knows, so that it needs no reload.
@@ -160,6 +160,7 @@ set_forwarding() {
 configure_sshd() {
     mkdir -p "$SSH_DIR/principals" || give_up read_only "$SSH_DIR"
     chmod 755 "$SSH_DIR" "$SSH_DIR/principals"
+    relabel "$SSH_DIR" "$SSH_DIR/principals"
     trust_authority || give_up disk_full "$SSH_DIR"
     PLACE=block
     if sshd_includes; then PLACE=drop_in; fi
@@ -185,7 +186,10 @@ trust_authority() {
 trusted_authorities() { ssh-keygen -l -E sha256 -f "$SSH_DIR/ca.pub" | cut -d ' ' -f 2; }
 
 add_sshd_block() {
-    write_sshd_block "$PLACE" || give_up disk_full "$SSHD_CONFIG"
+    if ! write_sshd_block "$PLACE"; then
+        [ -w "$SSHD_CONFIG" ] || give_up read_only "$SSHD_CONFIG"
+        give_up disk_full "$SSHD_CONFIG"
+    fi
     if ! objection=$(sshd_accepts); then
         erase_sshd_block
         give_up sshd_rejected "$objection"

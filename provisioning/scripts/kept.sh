@@ -35,6 +35,7 @@ disarm_home() {
     find "$place/home" -xdev \( -uid "$USER_ID" -o -gid "$USER_ID" \) -exec chown -h 0:0 {} +
     find "$place/home" -xdev ! -type l -perm /6000 -exec chmod u-s,g-s {} +
     chmod 700 "$place/home"
+    relabel -R "$place"
 }
 
 # Prints until when the home of a request and attempt is kept, in seconds since 1970; nothing when it is not.

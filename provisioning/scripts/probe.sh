@@ -2,7 +2,7 @@
 # The probe document: looks, changes nothing, and says whether this server could take a Passport user.
 
 report_system() {
-    answer os "$(sed -n 's/^\(ID\|VERSION_ID\)=//p' /etc/os-release | tr -d '"' | tr '\n' ' ')"
+    answer os "$(sed -n 's/^\(ID\|VERSION_ID\)=//p' /etc/os-release | tr -d '"' | tr '\n' ' ' | cut -c1-80)"
     answer now "$(now)"
     answer timer "$(timekeeper)"
     for folder in /etc /var/lib /home; do
@@ -42,7 +42,7 @@ report_sshd() {
         [ "$count" = 0 ] || answer "$setting" "$count"
     done
     denial=$(sshd_denial pp-0000)
-    [ -z "$denial" ] || answer denies "$denial"
+    [ -z "$denial" ] || answer denies "$(printf '%s' "$denial" | cut -c1-100)"
 }
 
 report_kept() {

@@ -129,7 +129,8 @@ sshd_config_without_block() {
 # Replaces the settings file in one step, keeping its owner and mode.
 replace_sshd_config() {
     cp -p "$SSHD_CONFIG" "$SSHD_CONFIG.passport-new" && cat >"$SSHD_CONFIG.passport-new" &&
-        [ -s "$SSHD_CONFIG.passport-new" ] && mv -f "$SSHD_CONFIG.passport-new" "$SSHD_CONFIG" && return 0
+        [ -s "$SSHD_CONFIG.passport-new" ] && mv -f "$SSHD_CONFIG.passport-new" "$SSHD_CONFIG" &&
+        relabel "$SSHD_CONFIG" && return 0
     rm -f "$SSHD_CONFIG.passport-new"
     return 1
 }
