@@ -14,6 +14,7 @@ from sandbox.hosts import Host, HostFleet, HostWish
 from sandbox.idp import Browser, IdentityProviderDouble
 from sandbox.slack import SlackDouble
 from sandbox.slack.people import Person
+from sandbox.windows import WindowsHost
 
 AUDIT_CHANNEL = "C0AUDIT"
 LEADS_CHANNEL = "C0LEADS"
@@ -40,14 +41,16 @@ class Employee:
 
 
 class Company:
-    """Starts everything; ``hosts`` names the servers to boot, none for tests that need no login."""
+    """Starts everything; ``hosts`` and ``windows`` name the servers to boot, none for tests that need no login."""
 
-    def __init__(self, folder: Path, hosts: Sequence[HostWish] = ()) -> None:
+    def __init__(self, folder: Path, hosts: Sequence[HostWish] = (), windows: Sequence[str] = ()) -> None:
         self.folder = folder
         self._wishes = list(hosts)
+        self._windows = list(windows)
         self._stack = ExitStack()
         self.servers: dict[str, Server] = {}
         self.hosts: dict[str, Host] = {}
+        self.desktops: dict[str, WindowsHost] = {}
         self.people: dict[str, Employee] = {}
 
     def __enter__(self) -> Self:
@@ -62,6 +65,9 @@ class Company:
         self.aws.install_cli(self.folder / "bin")
         for name, host in self.hosts.items():
             self.servers[name] = self.aws.add_server(name, host=host, tags={"env": "prod"})
+        for name in self._windows:
+            self.desktops[name] = desktop = enter(WindowsHost(name))
+            self.servers[name] = self.aws.add_server(name, host=desktop, platform="Windows", tags={"env": "prod"})
         self.slack.add_channel(AUDIT_CHANNEL, name="passport-audit")
         self.slack.add_channel(LEADS_CHANNEL, name="payments-leads")
         self._hire("ana", "Ana Ruiz", {"payments"})

@@ -13,12 +13,14 @@ from sandbox.narrator import Narrator
 from sandbox.reading import code_blocks, first_url, wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
+from sandbox.windows.remote_desktop import knock
 
 SERVERS = (
     HostWish(name="web-1", init="systemd"),
     HostWish(name="db-2", init="cron"),
     HostWish(name="app-3", init="systemd", use_pam=False, allow_groups="staff"),
 )
+DESKTOP = "win-1"
 _HEAD = re.compile(r"\b(\d+):([0-9a-f]{64})\b")
 _COMMAND = re.compile(r"`(ssh [a-z0-9-]+\.passport)`")
 _REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
@@ -30,8 +32,10 @@ def play(*, as_json: bool = False, socket_mode: bool = False) -> None:
     folder = Path(tempfile.mkdtemp(prefix="passport-demo-"))
     try:
         narrator.title("A small company on this machine")
-        with narrator.step("boot three servers with real sshd, and a Slack, an AWS and an identity provider"):
-            company = Company(folder, SERVERS).__enter__()
+        with narrator.step(
+            "boot three servers with real sshd, and a Windows, a Slack, an AWS and an identity provider"
+        ):
+            company = Company(folder, SERVERS, windows=[DESKTOP]).__enter__()
         try:
             settings = {"PASSPORT_OWN_AWS_CREDENTIALS": "false"}
             passport = Serving(company, folder / "passport", socket_mode=socket_mode, settings=settings)
@@ -52,9 +56,11 @@ class Story:
         self._ana, self._ben, self._cleo = (company.people[name] for name in ("ana", "ben", "cleo"))
         self._passport = passport
         self._uids: dict[str, int] = {}  # of the users that logged in, by request
-        self._laptops = {
-            person: Machine(person.home, path=[company.folder / "bin"]) for person in (self._ana, self._cleo)
-        }
+        self._laptops = {}
+        for person in (self._ana, self._cleo):
+            own = person.home / ".local" / "bin"
+            own.mkdir(parents=True)
+            self._laptops[person] = Machine(person.home, path=[company.folder / "bin", own])
 
     def tell(self) -> None:
         """From nothing to nothing."""
@@ -64,6 +70,7 @@ class Story:
             commands = self._log_in(first)
             self._refuse_others(first, commands)
             self._end_early(first, commands)
+            self._open_a_desktop()
             self._expire_alone()
             self._check_the_record()
         except BaseException:
@@ -216,6 +223,40 @@ class Story:
                 self._say.aside(self._refused(self._ana, command, "Passport: "))
             self._nothing_left(request_id)
 
+    def _open_a_desktop(self) -> None:
+        self._say.title("A Windows server")
+        with self._say.step(f"Ana asks for {DESKTOP}, Ben approves"):
+            asked = self._ana.slack.command(COMMAND, f"request {DESKTOP} for 1h because INC-125: a stuck service")
+            found = _REQUEST.search(asked.plain)
+            self._say.check(found, "no request")
+            assert found
+            self._ben.slack.click(self._card(found[0]), "review.approve")
+            ready = self._ready(found[0])
+            command = f"passport-connect rdp {DESKTOP}"
+            self._say.check(f"`{command}`" in ready.text, "the direct message does not say what to type")
+        with self._say.step(f"{command}, verbatim: a port of her laptop leads to it, through the tunnel"):
+            forwarding = self._laptops[self._ana].start("/bin/sh", "-c", command)
+            assert forwarding.stderr is not None
+            line = next((line for line in forwarding.stderr if "127.0.0.1:" in line), "")
+            opened = re.search(r"127\.0\.0\.1:(\d+)", line)
+            self._say.check(opened, "no port was opened")
+            assert opened
+            self._say.aside(re.sub(r", or the file .*", "", line.strip()))
+        with self._say.step("Show credentials has the password; it opens the desktop, and no other does"):
+            (password,) = code_blocks(self._shown(ready))
+            self._say.check(knock(int(opened[1]), _user(found[0]), "a guess")[0].startswith("no "), "a guess opened it")
+            said, desktop = knock(int(opened[1]), _user(found[0]), password)
+            self._say.check(said.startswith("yes "), said)
+        with self._say.step("I'm done: the desktop and the tunnel close, the user is gone"):
+            self._ana.slack.click(ready, "request.complete")
+            self._wait_until_ended(found[0])
+            self._say.check(desktop.recv(1) == b"", "the desktop is still open")
+            desktop.close()
+            forwarding.communicate(timeout=60)
+            self._say.check(
+                _user(found[0]) not in self._company.desktops[DESKTOP].machine.accounts, "the user is there"
+            )
+
     def _expire_alone(self) -> None:
         self._say.title("Passport dies; the server ends the access alone")
         with self._say.step("Ana asks for web-1 for a short time, Ben approves, she logs in"):
@@ -276,14 +317,17 @@ class Story:
 
     def _commands(self, ready: Message) -> list[str]:
         """What *Show credentials* says to type, a line a server; nobody else has read it."""
-        before = len(self._ana.slack.ephemerals())
-        self._ana.slack.click(ready, "credentials.show")
-        shown = wait_for(lambda: self._ana.slack.ephemerals()[before:], "the credentials")[-1]
-        lines = [line for block in code_blocks(shown) for line in block.splitlines()]
+        lines = [line for block in code_blocks(self._shown(ready)) for line in block.splitlines()]
         everywhere = [message.text for message in self._company.slack.messages(LEADS_CHANNEL)]
         self._say.check(not any("ssh " in text for text in everywhere), "a command in the channel")
         self._say.check(not any("-cert-v01" in line for line in lines), "a certificate, which nobody needs to see")
         return [line for line in lines if line.startswith("ssh ")]
+
+    def _shown(self, ready: Message) -> Message:
+        """What the button answers."""
+        before = len(self._ana.slack.ephemerals())
+        self._ana.slack.click(ready, "credentials.show")
+        return wait_for(lambda: self._ana.slack.ephemerals()[before:], "the credentials")[-1]
 
     def _ephemeral(self, person: Employee, words: str) -> str:
         return wait_for(

@@ -52,7 +52,8 @@ def test_the_whole_story_is_so() -> None:
     words = " ".join(str(step["step"]) for step in told)
     for moment in ("Ana types: /passport request web-1 db-2 app-3", "the parked request submits itself",
                    "/passport setup: one line", "ssh app-3.passport, verbatim, with her own key and no AWS credentials",
-                   "with her key in an ssh-agent only", "but not her key: refused", "past the tunnel", "refused, and told", "kill -9 passport serve",
+                   "with her key in an ssh-agent only", "but not her key: refused", "past the tunnel", "refused, and told",
+                   "passport-connect rdp win-1, verbatim", "has the password; it opens the desktop", "kill -9 passport serve",
                    "nothing left", "passport audit verify --head"):  # fmt: skip
         assert moment in words
     assert [without_ids(str(step["step"])) for step in told] == [without_ids(line) for line in told_by_readme()]
