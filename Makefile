@@ -34,6 +34,7 @@ soak: $(READY)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 format: $(READY)
+	@$(BIN)/passport documents template > build/template && mv build/template deploy/passport-documents.json
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

@@ -344,7 +344,7 @@ def _plant_in_commands(company: Company, parameter: str, output: str) -> None:
     """A command of its own document, whose parameter holds one and whose output another."""
     aws = company.aws
     server = aws.add_server("loud-1", answers=lambda _script, _given: Scripted(output=output))
-    keys = aws.environment()
+    keys = aws.environment("admin")
     ssm = boto3.client(
         "ssm",
         endpoint_url=aws.url,
