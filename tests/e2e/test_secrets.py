@@ -248,6 +248,7 @@ def _serving(company: Company, folder: Path, *, socket_mode: bool) -> Serving:
         "PASSPORT_LOG_LEVEL": "DEBUG",
         "PASSPORT_PROVIDERS": json.dumps([provider]),
         "PASSPORT_GROUPS_REFRESH_EVERY": "1s",
+        "PASSPORT_OWN_AWS_CREDENTIALS": "false",  # as the demo has it
     }
     return Serving(company, folder, socket_mode=socket_mode, settings=settings)
 
