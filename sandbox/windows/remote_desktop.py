@@ -63,7 +63,7 @@ def _hang_up(caller: socket.socket) -> None:
 
 
 def knock(port: int, user: str, password: str) -> tuple[str, socket.socket]:
-    """Log in through a forwarded port on loopback: the answer, and the connection that is the session."""
+    """Log in through a forwarded port on loopback: the answer, and the connection that is the session; closed at a no."""
     return answer(socket.create_connection(("127.0.0.1", port), timeout=10), user, password)
 
 
@@ -77,4 +77,6 @@ def answer(connection: socket.socket, user: str, password: str) -> tuple[str, so
         if not piece:
             break
         said += piece
+    if not said.startswith(b"yes "):
+        connection.close()
     return said.decode().strip(), connection

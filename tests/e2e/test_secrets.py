@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -21,11 +22,12 @@ from slack_sdk import WebClient
 
 from sandbox.aws.nodes import Scripted
 from sandbox.company import AUDIT_CHANNEL, Company, Employee
-from sandbox.demo import SERVERS, Story
+from sandbox.demo import DESKTOP, SERVERS, Story
 from sandbox.idp import Browser
 from sandbox.narrator import Narrator
 from sandbox.reading import wait_for
 from sandbox.serving import Serving
+from sandbox.windows.machine import Machine
 from storage.sealing import Sealer
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(400)]
@@ -110,8 +112,26 @@ class Watched(Company):
     """A company that notes the secrets of each sign-in."""
 
     def __init__(self, folder: Path, secrets: Secrets) -> None:
-        super().__init__(folder, SERVERS)
+        super().__init__(folder, SERVERS, windows=[DESKTOP])
         self._secrets = secrets
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        for desktop in self.desktops.values():
+            self._note_passwords(desktop.machine)
+        return self
+
+    def _note_passwords(self, machine: Machine) -> None:
+        """Of whoever logs in, as only they and the server know it."""
+        refusal = machine.refusal
+
+        def noted(user: str, password: str) -> str:
+            why = refusal(user, password)
+            if not why:
+                self._secrets.add("Windows password", password)
+            return why
+
+        machine.refusal = noted  # type: ignore[method-assign]
 
     def sign_in(self, person: Employee, url: str) -> str:
         """As everybody does it."""
@@ -276,7 +296,7 @@ def test_no_secret_is_left_anywhere(ground: Ground) -> None:
     assert kinds >= {
         *("bot token", "app token", "signing secret", "scim token", "AWS secret key", "sealing key", "SAML key"),
         *("CA key", "person's key", "link token", "relay state", "assertion", "signature of an assertion"),
-        "cookie passport-sign-in",
+        *("cookie passport-sign-in", "Windows password"),
     }
     assert all(len(value) >= SHORTEST for value in ground.secrets.values.values())
     places = ground.places()
