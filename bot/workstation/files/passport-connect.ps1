@@ -158,6 +158,8 @@ function Start-Plugin {
     $start.UseShellExecute = $false
     $start.RedirectStandardOutput = $Quiet
     $start.EnvironmentVariables['AWS_SSM_START_SESSION_RESPONSE'] = $Answer['response']
+    # It needs no credentials, but newer ones look for some first: not where a laptop waits for an answer.
+    $start.EnvironmentVariables['AWS_EC2_METADATA_DISABLED'] = 'true'
     Remove-Work
     return [Diagnostics.Process]::Start($start)
 }

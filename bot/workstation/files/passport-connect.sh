@@ -506,7 +506,9 @@ forget_old() { # files of certificates that ran out an hour ago, and work that w
 export_session() { # by the environment, as AWS's own command line does: everybody can read an argv
     is_region "$region" && is_json "$response" && is_json "$parameters" && is_endpoint "$endpoint" || return 1
     AWS_SSM_START_SESSION_RESPONSE=$response
-    export AWS_SSM_START_SESSION_RESPONSE
+    # The plugin needs no credentials, but newer ones look for some first: not where a laptop waits for an answer.
+    AWS_EC2_METADATA_DISABLED=true
+    export AWS_SSM_START_SESSION_RESPONSE AWS_EC2_METADATA_DISABLED
 }
 
 run_plugin() {

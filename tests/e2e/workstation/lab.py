@@ -22,6 +22,7 @@ with open({log!r}, "a") as log:
     environment = dict(os.environ)
     log.write(json.dumps([sys.argv[1:], environment.get("AWS_SSM_START_SESSION_RESPONSE", "")]) + "\\n")
 name, region, act, profile, parameters, endpoint = sys.argv[1:]
+assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true", "it would look for credentials there, for seconds"
 assert (name, act, profile) == ("AWS_SSM_START_SESSION_RESPONSE", "StartSession", "")
 response, document = json.loads(os.environ[name]), json.loads(parameters)["DocumentName"]
 if document == "AWS-StartPortForwardingSession":
