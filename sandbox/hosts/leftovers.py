@@ -85,7 +85,9 @@ def _table_rows(host: Watched, sought: Sought) -> Iterator[str]:
 
 def _processes(host: Watched, sought: Sought) -> Iterator[str]:
     """Processes by UID, by login UID (which sudo keeps), by cgroup, and by what their command line says."""
-    for pid in _pids_inside(host.pid):
+    pids = _pids_inside(host.pid)
+    at_the_door = _at_the_door(pids)
+    for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             folder = Path(f"/proc/{pid}")
             status = dict(
@@ -99,8 +101,21 @@ def _processes(host: Watched, sought: Sought) -> Iterator[str]:
                 yield f"process: {label} was started by login {sought.uid}"
             if f"user-{sought.uid}.slice" in (folder / "cgroup").read_text():
                 yield f"process: {label} is in the cgroup of {sought.uid}"
-            if sought.named_in(command):
+            if sought.named_in(command) and pid not in at_the_door:
                 yield f"process: {label} names it"
+
+
+def _at_the_door(pids: set[int]) -> set[int]:
+    """sshd's two processes for each caller who only says to be somebody: it gives them two minutes to prove it.
+
+    Not of the user, whom a tunnel that nobody closed outlives here: "[net]", and the "[priv]" that has started it.
+    """
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if (Path(f"/proc/{pid}/cmdline").read_bytes()).rstrip(b"\0 ").endswith(b" [net]"):
+                found |= {pid, int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])}
+    return found
 
 
 def _pids_inside(init: int) -> set[int]:

@@ -38,10 +38,16 @@ class Replica(Mortal):
     def __init__(self, company: Company, name: str, database_url: str, *, of: "Replica | None" = None) -> None:
         super().__init__(company, company.folder / name, database_url=database_url, instance=name)
         self.name = name
+        self._first = of
         if of is not None:
             self._secrets = of._secrets
-            for file in ("saml.key", "saml.crt"):
-                shutil.copy(of._folder / file, self._folder / file)
+
+    def start(self, *, seconds: float = 30, slack: bool = True) -> None:
+        """With the files of the first, which has made the certificate authority's key at its own first start."""
+        for file in self._first._folder.glob("[sc]a*") if self._first else ():
+            if file.name.startswith(("saml.", "ca.sealed")):
+                shutil.copy(file, self._folder / file.name)
+        super().start(seconds=seconds, slack=slack)
 
     @property
     def request_url(self) -> str:
