@@ -1,9 +1,14 @@
 """The whole way: Slack's line pasted on a laptop, `ssh web-1.passport` through `passport serve` and Session Manager."""
 
 import io
+import os
+import re
+import signal
+import socket
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -13,6 +18,9 @@ from sandbox.hosts import HostWish
 from sandbox.machine import Machine
 from sandbox.reading import code_blocks, wait_for
 from sandbox.serving import Serving
+from sandbox.slack.mrkdwn import unescape
+from sandbox.windows import WindowsHost
+from sandbox.windows.remote_desktop import answer
 from tests.e2e.test_serve import Night
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
@@ -36,7 +44,9 @@ class Desk(Night):
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("company")
-    with Company(folder, [HostWish(name="web-1"), HostWish(name="db-2", init="cron")]) as company:
+    hosts = [HostWish(name="web-1"), HostWish(name="db-2", init="cron")]
+    with Company(folder, hosts) as company, WindowsHost("win-1") as windows:
+        company.aws.add_server("win-1", host=windows, platform="Windows", tags={"env": "prod"})
         passport = Serving(company, tmp_path_factory.mktemp("passport"))
         passport.run("migrate")
         passport.run("documents", "publish")
@@ -105,6 +115,46 @@ def test_a_new_request_after_an_old_one_is_another_user(set_up: Desk) -> None:
         desk.ana.slack.command(COMMAND, f"done {request_id}")
         desk.closed(request_id)
     assert len(set(users)) == 2
+
+
+def test_remote_desktop_through_the_tunnel(set_up: Desk) -> None:
+    desk = set_up
+    request_id = desk.ask("win-1 for 1h")
+    desk.approve(request_id)
+    ready = desk.ready(request_id)
+    assert "passport-connect rdp win-1" in ready.plain
+    desk.ana.slack.click(ready, "credentials.show")
+    password = wait_for(lambda: _password(desk), "the password")
+    running = desk.laptop.start("./.ssh/passport/passport-connect", "rdp", "win-1", start_new_session=True)
+    assert running.stderr
+    try:
+        said = [running.stderr.readline() for _ in range(2)]
+        port = re.search(r"127\.0\.0\.1:(\d+), or the file (\S+)\n", said[1])
+        assert port, said
+        assert "Show credentials" in said[0]
+        user = "pp-" + request_id.removeprefix("AR-").lower()
+        for given, wanted in ((password, "yes"), ("wrong", "no")):
+            words, connection = answer(socket.create_connection(("127.0.0.1", int(port[1]))), user, given)
+            connection.close()
+            assert words.startswith(wanted)
+        assert f"full address:s:127.0.0.1:{port[1]}" in Path(port[2]).read_text()
+        assert password not in Path(port[2]).read_text()
+    finally:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.communicate(timeout=30)
+    desk.ana.slack.command(COMMAND, f"done {request_id}")
+    desk.closed(request_id)
+
+
+def _password(desk: Desk) -> str:
+    """What stands in a code block of its own after the server's name."""
+    for message in desk.ana.slack.ephemerals():
+        for block in message.blocks:
+            text = block.get("text", {}).get("text", "") if block["type"] == "section" else ""
+            found = re.search(r"\*win-1\*: `passport-connect rdp win-1`\n```\n(.+?)\n```", text)
+            if found:
+                return unescape(found[1])
+    return ""
 
 
 def test_the_zip_logs_in_with_aws_credentials_of_ones_own(desk: Desk) -> None:
