@@ -229,8 +229,8 @@ def _deadline(batch: Batch) -> datetime:
 
 
 def _pause(age: timedelta) -> timedelta:
-    """Often at first, then less, 50 ms to 5 s: an end is heard of within a sixth of the time that it took."""
-    return min(max(age / 6, timedelta(milliseconds=50)), timedelta(seconds=5))
+    """Often at first, then less, 50 ms to 5 s: an end is heard of within a twelfth of the time that it took."""
+    return min(max(age / 12, timedelta(milliseconds=50)), timedelta(seconds=5))
 
 
 def _backoff(intent: Intent) -> timedelta:

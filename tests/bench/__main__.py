@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.bench import certificates, cycles, ends, login, process, share, slash, workstation
+from tests.bench import certificates, cycles, ends, fleet, login, process, share, slash, workstation
 from tests.bench.figures import Figure, line, write
 from tests.bench.ground import Ground
 
@@ -16,6 +16,7 @@ BENCHES: Mapping[str, Callable[[Ground], Iterator[Figure]]] = {
     "cycles": cycles.run,
     "share": share.run,
     "ends": ends.run,
+    "fleet": fleet.run,
     "process": process.run,
     "workstation": workstation.run,
     "login": login.run,

@@ -98,7 +98,7 @@ def test_commands_that_were_sent_together_are_asked_about_together(desk: AwsDesk
 
 
 def test_polls_are_bounded_however_long_the_slowest_agent_takes(desk: AwsDesk, fleet: list[Server]) -> None:
-    """50 ms at first, a sixth of the age later, 5 s at last: under 50 looks at a command of a minute."""
+    """50 ms at first, a twelfth of the age later, 5 s at last: under 75 looks at a command of a minute."""
     servers = fleet[:3]
     for server in servers:
         desk.double.faults.stall(server)
@@ -108,10 +108,10 @@ def test_polls_are_bounded_however_long_the_slowest_agent_takes(desk: AwsDesk, f
     while desk.clock.now - began < timedelta(minutes=1):
         (pause, *_) = (outcome.retry_in for outcome in step(grants).values() if isinstance(outcome, Waiting))
         age = desk.clock.now - began
-        assert pause <= max(age / 6, timedelta(milliseconds=50))
+        assert pause <= max(age / 12, timedelta(milliseconds=50))
         desk.clock.now += pause
         looks += 1
-    assert looks < 50
+    assert looks < 75
     desk.double.faults.clear()
     desk.double.settle()
 

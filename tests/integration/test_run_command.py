@@ -234,7 +234,7 @@ def test_polls_come_at_once_and_then_less_often(desk: AwsDesk) -> None:
     step = Runner(desk.run_command())
     grants = after(step, after(step, grants_of([server])))
     pauses = []
-    for _ in range(60):
+    for _ in range(80):
         outcome = step(grants)["AR-7F3K.1"]
         assert isinstance(outcome, Waiting)
         pauses.append(outcome.retry_in.total_seconds())
