@@ -76,7 +76,7 @@ MOST_CONNECTIONS = 500  # waitress's own 100 are soon taken by whoever opens the
 QUIET_SECONDS = 30  # after which such a connection is closed
 INLINE_SECONDS = 2  # a Slack call before an ack: it has three seconds in all
 FEED_SECONDS = 10
-FEED_REST = timedelta(milliseconds=300)  # a burst of commits is one look at what Slack has yet to show
+FEED_REST = timedelta(milliseconds=500)  # a burst of commits is one look at what Slack has yet to show
 HOUSEKEEPING = timedelta(minutes=1)
 STOPPING = timedelta(seconds=10)  # as long as what is under way may take
 

@@ -1,4 +1,4 @@
-"""The soak: a minute of it with choices that are new each time, and proof that it would notice."""
+"""The soak: two minutes of it with choices that are new each time, and proof that it would notice."""
 
 import subprocess
 import sys
@@ -12,12 +12,12 @@ from tests.soak.plan import HOSTS, Plan, plan
 from tests.soak.story import Story, Told
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60
+SECONDS = 120
 
 
 @pytest.mark.hosts
 @pytest.mark.timeout(600)
-def test_a_minute_of_random_stories_in_random_weather() -> None:
+def test_two_minutes_of_random_stories_in_random_weather() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", "--seconds", str(SECONDS)],
         cwd=ROOT,
