@@ -95,6 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def finish(self) -> None:
+        """Close both files, also where the last words reach nobody: the socket lives as long as one is open."""
+        try:
+            super().finish()
+        finally:
+            self.rfile.close()
+
     def log_message(self, *_args: object) -> None:
         """Silence: the calls are kept elsewhere."""
 
