@@ -278,8 +278,7 @@ def test_a_region_that_is_silent_holds_up_a_few_threads_only_and_is_asked_again_
             return f"{error.code} {error.sentence}"
         return "answered"
 
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        threading.Thread(target=_take_all, args=(mute, asked), daemon=True).start()
+    with _mute(asked) as mute:
         silent = boto3.client(
             "ssm",
             region_name=REGION,
@@ -297,7 +296,22 @@ def test_a_region_that_is_silent_holds_up_a_few_threads_only_and_is_asked_again_
     assert [list_agents() for _ in range(3)] == ["answered"] * 3
 
 
-def _take_all(server: socket.socket, taken: list[socket.socket]) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            taken.append(server.accept()[0])  # kept, so that nobody hangs up
+@contextlib.contextmanager
+def _mute(taken: list[socket.socket]) -> Iterator[socket.socket]:
+    """A server that takes every call and answers none; nobody hangs up before its end."""
+
+    def take_all() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(server.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as calls:
+        thread = threading.Thread(target=take_all)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # close() alone would not wake who waits in accept()
+            thread.join()
+            for call in taken:
+                calls.enter_context(call)
