@@ -1,11 +1,11 @@
 """The roles that the outside plays, as Protocols; adapters live in the packages beside this one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from access.audit import AuditEvent, Event, Head
 from access.authorities import Authority
@@ -25,6 +25,8 @@ from access.model import (
     SshKey,
 )
 from access.steps import Step
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -527,4 +529,12 @@ class Store(Protocol):
 
     def unit_of_work(self, *, read_only: bool = False) -> UnitOfWork:
         """A transaction; a read-only one never waits for a writer."""
+        ...
+
+    def jointly(self, act: Callable[[UnitOfWork], T]) -> T:
+        """Carry out an act in a transaction that others who come at the same moment may share.
+
+        For acts that only add: one that locked rows would hold them for the others as well. The act may be carried out
+        again after it was undone, so it changes nothing but its unit of work; it returns after ``commit``, or raises.
+        """
         ...

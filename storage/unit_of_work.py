@@ -22,8 +22,10 @@ from access.ports import (
     Requests,
     Reviews,
     SignIns,
+    UnitOfWork,
 )
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
+from storage.joining import Joint, T
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
@@ -60,18 +62,24 @@ class SqlStore:
         self._writers = Turns() if path is not None else None
         self._sealing = sealing
         self._listeners: list[Callable[[], None]] = []
+        self._joint = Joint(self._shared_unit_of_work)
 
     def __repr__(self) -> str:
         return f"SqlStore({self._engine.url.render_as_string(hide_password=True)})"
 
     def unit_of_work(self, *, read_only: bool = False) -> "SqlUnitOfWork":
         """A transaction; a read-only one never waits for a writer, and the database refuses it any change."""
-        turn: AbstractContextManager[None] = nullcontext()
-        if self._writers is not None and not read_only:
-            turn = self._writers.take()
         return SqlUnitOfWork(
-            self._engine, turn=turn, sealing=self._sealing, read_only=read_only, committed=self._tell_listeners
+            self._engine,
+            turn=nullcontext() if read_only else self._take_turn(),
+            sealing=self._sealing,
+            read_only=read_only,
+            committed=self._tell_listeners,
         )
+
+    def jointly(self, act: Callable[[UnitOfWork], T]) -> T:
+        """Carry out an act in a transaction that others may share; see ``access.ports.Store``."""
+        return self._joint.carry_out(act)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call the listener after every commit that recorded events; it must be quick and not raise.
@@ -93,6 +101,18 @@ class SqlStore:
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()
+
+    def _shared_unit_of_work(self) -> "SharedSqlUnitOfWork":
+        return SharedSqlUnitOfWork(
+            self._engine,
+            turn=self._take_turn(),
+            sealing=self._sealing,
+            read_only=False,
+            committed=self._tell_listeners,
+        )
+
+    def _take_turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._writers is None else self._writers.take()
 
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
@@ -143,8 +163,9 @@ class SqlUnitOfWork:
             self._connection = opening.enter_context(self._engine.connect())
             if self._read_only:
                 self._connection.execution_options(read_only=True, postgresql_readonly=True)
+            self._make_repositories(self._connection)
+            self._begin()
             self._open = opening.pop_all()
-        self._make_repositories(self._connection)
         return self
 
     def __exit__(
@@ -174,6 +195,9 @@ class SqlUnitOfWork:
         if recorded:
             self._committed()
 
+    def _begin(self) -> None:
+        """Nothing: the transaction begins with its first statement."""
+
     def _make_repositories(self, connection: Connection) -> None:
         self.requests = SqlRequests(connection)
         self.grants = SqlGrants(connection)
@@ -188,6 +212,35 @@ class SqlUnitOfWork:
         self.passwords = self.sealed_passwords = SqlPasswords(connection, self._sealing)
         self.secrets = SqlSecrets(connection, self._sealing)
         self.figures = SqlFigures(connection)
+
+
+class SharedSqlUnitOfWork(SqlUnitOfWork):
+    """One transaction for several acts; see ``storage.joining``.
+
+    The head is locked first, and not last: two processes that add the same two deliveries in another order would wait
+    for each other.
+    """
+
+    def commit(self) -> None:
+        """Agree to what the act has done and recorded."""
+        self._agreed = True
+        self._recorded += self._events
+        self._events.clear()
+
+    def take_agreement(self) -> bool:
+        """Whether all that was done since this was asked last was agreed to."""
+        agreed, self._agreed = self._agreed and not self._events, False
+        return agreed
+
+    def commit_all(self) -> None:
+        """Append what the acts recorded, then make everything permanent; raises UnavailableError."""
+        self._events += self._recorded
+        super().commit()
+
+    def _begin(self) -> None:
+        self._log.lock_head()
+        self._agreed = False
+        self._recorded: list[Event] = []
 
 
 class Turns:

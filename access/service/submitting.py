@@ -83,14 +83,8 @@ class Submitting:
 
         Raises InvalidInputError, NotFoundError, RefusedError or DuplicateDeliveryError.
         """
-        now = self._desk.clock()
         check_reason(submission.reason)
-        duration = self._duration(submission)
-        with self._desk.store.unit_of_work() as uow:
-            person, link = uow.people.behind(caller.slack_user) or (None, None)
-            if person is None or link is None or link.expires_at < now + duration:
-                return self._park(uow, caller, submission, link)
-            return self._file(uow, caller, submission, person)
+        return self._desk.store.jointly(lambda uow: self._submit(uow, caller, submission))
 
     def unpark(self, slack_user: SlackUser) -> list[Unparked]:
         """File what waited for this Slack user's sign-in, each in its own unit of work."""
@@ -157,6 +151,12 @@ class Submitting:
             if not own and not decide_end(self._desk.policy, request, person, now=now).allowed:
                 raise NotFoundError(f"There is no request {request_id} that you may see.")
             return standing(uow, request)
+
+    def _submit(self, uow: UnitOfWork, caller: Caller, submission: Submission) -> Submitted | Parked:
+        person, link = uow.people.behind(caller.slack_user) or (None, None)
+        if person is None or link is None or link.expires_at < self._desk.clock() + self._duration(submission):
+            return self._park(uow, caller, submission, link)
+        return self._file(uow, caller, submission, person)
 
     def _duration(self, submission: Submission) -> timedelta:
         return submission.duration if submission.duration is not None else self._desk.policy.default_duration

@@ -56,9 +56,14 @@ class SqlAuditLog:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._engine = connection.dialect.name
+        self._locked: Head | None = None
 
     def head(self) -> Head:
-        return self._read_head(lock=False)
+        return self._read_head(_HEAD)
+
+    def lock_head(self) -> None:
+        """Keep all others from appending until the transaction ends."""
+        self._locked = self._read_head(_HEAD_LOCKED)
 
     def after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
         """Events that follow this one, in order; raises UnreadableError."""
@@ -89,9 +94,9 @@ class SqlAuditLog:
     def append(self, events: Sequence[Event]) -> None:
         """Chain the events to the head, which stays locked until the transaction ends: call it last.
 
-        The head follows by itself: the database moves it with each event.
+        The head in the database follows by itself: a trigger moves it with each event.
         """
-        head = self._read_head(lock=True)
+        head, self._locked = self._locked or self._read_head(_HEAD_LOCKED), None
         rows = []
         for event in events:
             link = chain(head, _storable(event))
@@ -99,8 +104,8 @@ class SqlAuditLog:
             head = Head(sequence=link.sequence, hash=link.hash)
         self._connection.execute(_APPEND, rows)
 
-    def _read_head(self, *, lock: bool) -> Head:
-        row = self._connection.execute(_HEAD_LOCKED if lock else _HEAD).one()
+    def _read_head(self, statement: Executable) -> Head:
+        row = self._connection.execute(statement).one()
         return Head(sequence=row.sequence, hash=row.hash)
 
     def _read(self, statement: Executable, values: dict[str, object], place: str) -> Sequence[AuditEvent]:

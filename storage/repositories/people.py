@@ -16,7 +16,8 @@ _PERSON = select(people).where(people.c.id == bindparam("id"))
 _PERSON_BY_SUBJECT = select(people).where(
     people.c.provider == bindparam("provider"), people.c.subject == bindparam("subject")
 )
-_SAVE_PERSON = insert_or_update(people, ("id",), ("provider", "subject", "email", "name", "groups", "groups_read_at"))
+# An id is one subject's for ever. To write these again would, on PostgreSQL, make each request of the person wait.
+_SAVE_PERSON = insert_or_update(people, ("id",), ("email", "name", "groups", "groups_read_at"))
 _GROUPS_READ_BEFORE = (
     select(people)
     .where(
