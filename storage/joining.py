@@ -64,11 +64,12 @@ class Joint:
 
     def _carry_out(self, acts: "Sequence[_Act]") -> None:
         """An act that does not agree undoes all; then each has a transaction of its own."""
-        if not self._together(acts) and len(acts) > 1:
+        if self._together(acts) or len(acts) == 1:
             for act in acts:
-                self._together([act])
-        for act in acts:
-            act.done = True
+                act.done = True
+        else:
+            for act in acts:
+                self._carry_out([act])
 
     def _together(self, acts: "Sequence[_Act]") -> bool:
         try:
