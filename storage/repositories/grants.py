@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from access.errors import NotFoundError, RefusedError
 from access.model import Grant, GrantState, Review, SlackUser, Verdict
 from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
-from storage.repositories.statements import insert_new
+from storage.repositories.statements import add_new, insert_new
 from storage.rows import grants, reviews
 
 _ADD_GRANT = insert(grants)
@@ -60,8 +60,7 @@ class SqlReviews:
 
     def add(self, review: Review) -> None:
         """Keep the reviewer's word; raises RefusedError if this person has given one on this request."""
-        added = self._connection.execute(_ADD_REVIEW[self._connection.dialect.name], _review_to_row(review))
-        if added.first() is None:
+        if not add_new(self._connection, _ADD_REVIEW, _review_to_row(review)):
             raise RefusedError(f"You have decided on {review.request_id} before. Nothing changed.")
 
     def of(self, request_id: str) -> Sequence[Review]:

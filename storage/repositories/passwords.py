@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from access.errors import UnavailableError
 from access.model import GrantState
 from storage.password_keys import decrypt, modulus_of, to_bytes
-from storage.repositories.statements import insert_new
+from storage.repositories.statements import add_new, insert_new
 from storage.rows import grant_passwords as table
 from storage.rows import grants
 from storage.sealing import Sealer
@@ -45,7 +45,7 @@ class SqlPasswords:
             return
         sealed = self._seal(to_bytes(key), "private_key", grant_id)
         values = {"grant_id": grant_id, "modulus": modulus_of(key), "private_key": sealed, "password": None}
-        self._connection.execute(_ADD[self._connection.dialect.name], values)
+        add_new(self._connection, _ADD, values)
 
     def keep(self, grant_id: str, ciphertext: str) -> None:
         sealed = self._seal(ciphertext.encode(), "password", grant_id)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Integer, Row, bindparam, delete, exists, or_,
 
 from access.errors import NotFoundError, RefusedError
 from access.model import EmailException, Link, Person, RequestState, SlackUser, SshKey
-from storage.repositories.statements import insert_new, insert_or_update
+from storage.repositories.statements import add_new, insert_new, insert_or_update
 from storage.rows import email_exceptions, links, people, requests, ssh_keys
 
 _MAY_HAVE_ACCESS = [state.value for state in (RequestState.PENDING, RequestState.APPROVED, RequestState.ACTIVE)]
@@ -112,7 +112,7 @@ class SqlPeople:
 
     def add_key(self, key: SshKey) -> None:
         """Register the key; raises RefusedError if it is registered, to whomever."""
-        if self._connection.execute(_ADD_KEY[self._engine], _key_to_row(key)).first() is None:
+        if not add_new(self._connection, _ADD_KEY, _key_to_row(key)):
             raise RefusedError(f"The key {key.fingerprint} is registered already. Nothing changed.")
 
     def key(self, fingerprint: str) -> SshKey | None:

@@ -12,7 +12,7 @@ from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
 from storage.errors import UnreadableError
 from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json
-from storage.repositories.statements import insert_new
+from storage.repositories.statements import add_new, insert_new
 from storage.rows import counters
 from storage.rows import requests as table
 
@@ -80,8 +80,7 @@ class SqlRequests:
         self._connection.execute(_ADD, {"id": request.id, **_to_row(request)})
 
     def add_if_free(self, request: AccessRequest) -> bool:
-        statement = _ADD_IF_FREE[self._connection.dialect.name]
-        return self._connection.execute(statement, {"id": request.id, **_to_row(request)}).first() is not None
+        return add_new(self._connection, _ADD_IF_FREE, {"id": request.id, **_to_row(request)})
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         row = self._connection.execute(_GET_LOCKED if lock else _GET, {"row": request_id}).one_or_none()

@@ -10,7 +10,7 @@ from access.errors import DuplicateDeliveryError
 from access.model import LinkTicket, Login, ParkedRequest, SlackUser
 from storage.repositories.people import slack_from_row, slack_to_row
 from storage.repositories.shapes import submission_from_json, submission_to_json
-from storage.repositories.statements import insert_new
+from storage.repositories.statements import add_new, insert_new
 from storage.rows import assertions, deliveries, link_tickets, links, logins, parked_requests
 
 DELIVERIES_KEPT = timedelta(days=1)
@@ -93,8 +93,7 @@ class SqlSignIns:
         return None if row is None else _login_from_row(row)
 
     def remember_assertion(self, assertion_id: str, until: datetime) -> bool:
-        statement = _REMEMBER[self._connection.dialect.name]
-        return self._connection.execute(statement, {"id": assertion_id, "until": until}).first() is not None
+        return add_new(self._connection, _REMEMBER, {"id": assertion_id, "until": until})
 
     def park(self, parked: ParkedRequest) -> None:
         self._connection.execute(_PARK, _parked_to_row(parked))
@@ -124,8 +123,7 @@ class SqlDeliveries:
         self._connection = connection
 
     def claim(self, key: str, *, subject: str, at: datetime) -> None:
-        statement = _CLAIM[self._connection.dialect.name]
-        if self._connection.execute(statement, {"key": key, "subject": subject, "at": at}).first() is None:
+        if not add_new(self._connection, _CLAIM, {"key": key, "subject": subject, "at": at}):
             raise DuplicateDeliveryError(self._connection.execute(_SUBJECT, {"key": key}).scalar() or "")
 
     def is_known(self, key: str) -> bool:
