@@ -77,6 +77,7 @@ class SocketMode:
         for found in self._all():
             _say(found.connection, {"type": "disconnect", "reason": reason, "debug_info": {"host": "sandbox"}})
             if close:
+                self._forget(found)  # nothing is delivered to a connection that Slack has ended
                 found.connection.close()
 
     def cut(self) -> None:
@@ -124,8 +125,7 @@ class SocketMode:
                 for text in connection:
                     _take_ack(found, str(text))
         finally:
-            with self._lock:
-                self._sockets.remove(found)
+            self._forget(found)
             self._notify()
 
     def _next(self) -> _Socket:
@@ -133,6 +133,10 @@ class SocketMode:
             if not self._sockets:
                 raise ConnectionError("the app has no socket open")
             return self._sockets[next(self._turns) % len(self._sockets)]
+
+    def _forget(self, found: _Socket) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._sockets.remove(found)
 
     def _all(self) -> list[_Socket]:
         with self._lock:

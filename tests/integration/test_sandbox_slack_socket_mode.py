@@ -144,6 +144,16 @@ def test_a_refresh_makes_the_app_reconnect(slack: SlackDouble, app: App) -> None
         handler.client.close()
 
 
+def test_a_connection_that_slack_ends_gets_nothing_more(slack: SlackDouble) -> None:
+    with connect(url_of(slack)) as app:
+        slack.wait_until(lambda: slack.sockets.connections == 1)
+        slack.sockets._all()[0].connection.close = lambda: None  # type: ignore[method-assign]
+        slack.sockets.refresh()
+        assert slack.sockets.connections == 0
+        assert "hello" in str(app.recv(timeout=5))
+        assert "refresh_requested" in str(app.recv(timeout=5))
+
+
 def test_nothing_keeps_running_after_the_end() -> None:
     with SlackDouble() as slack:
         slack.connect_app_socket()
