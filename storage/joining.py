@@ -4,12 +4,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
 from access.errors import UnavailableError
-from access.ports import UnitOfWork
+from access.ports import T, UnitOfWork
 
-T = TypeVar("T")
 MOST = 16  # acts in a transaction: all of them wait for its commit
 
 
@@ -48,17 +47,16 @@ class Joint:
         """Carry out what waits, this thread's own first, and hand the lead to whoever came meanwhile."""
         with self._guard:
             acts = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
-        _, *others = acts
         try:
             self._carry_out(acts)
         finally:  # an interrupted thread leaves the others theirs
             with self._guard:
-                self._waiting.extendleft(act for act in reversed(others) if not act.done)
+                self._waiting.extendleft(act for act in reversed(acts[1:]) if not act.done)
                 heir = self._waiting[0] if self._waiting else None
                 self._is_led = heir is not None
             if heir is not None:
                 heir.wake()
-            for act in others:
+            for act in acts:
                 if act.done:
                     act.wake()
 

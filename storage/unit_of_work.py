@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import Connection, Engine, exc
 
@@ -22,10 +22,11 @@ from access.ports import (
     Requests,
     Reviews,
     SignIns,
+    T,
     UnitOfWork,
 )
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
-from storage.joining import Joint, T
+from storage.joining import Joint
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
@@ -41,6 +42,7 @@ from storage.sealing import Sealer
 NO_ANSWER = "The database does not answer; nothing was changed. Try again in a minute."
 NO_ANSWER_TO_COMMIT = "The database stopped answering while this was saved. See whether it counts, then try again."
 AT_ONCE = "Somebody else changed the same thing at this moment; nothing was changed. Try again."
+Work = TypeVar("Work", bound="SqlUnitOfWork")
 _WAIT_FOR_WRITERS = 10.0  # seconds
 _TAKEN = frozenset({"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 _OUR_FAULT = frozenset({"SQLITE_ERROR", "SQLITE_READONLY"})  # a missing table, a write in a read-only unit of work
@@ -62,20 +64,14 @@ class SqlStore:
         self._writers = Turns() if path is not None else None
         self._sealing = sealing
         self._listeners: list[Callable[[], None]] = []
-        self._joint = Joint(self._shared_unit_of_work)
+        self._joint = Joint(lambda: self._new(SharedSqlUnitOfWork))
 
     def __repr__(self) -> str:
         return f"SqlStore({self._engine.url.render_as_string(hide_password=True)})"
 
     def unit_of_work(self, *, read_only: bool = False) -> "SqlUnitOfWork":
         """A transaction; a read-only one never waits for a writer, and the database refuses it any change."""
-        return SqlUnitOfWork(
-            self._engine,
-            turn=nullcontext() if read_only else self._take_turn(),
-            sealing=self._sealing,
-            read_only=read_only,
-            committed=self._tell_listeners,
-        )
+        return self._new(SqlUnitOfWork, read_only=read_only)
 
     def jointly(self, act: Callable[[UnitOfWork], T]) -> T:
         """Carry out an act in a transaction that others may share; see ``access.ports.Store``."""
@@ -102,17 +98,11 @@ class SqlStore:
         if self._lock is not None:
             self._lock.release()
 
-    def _shared_unit_of_work(self) -> "SharedSqlUnitOfWork":
-        return SharedSqlUnitOfWork(
-            self._engine,
-            turn=self._take_turn(),
-            sealing=self._sealing,
-            read_only=False,
-            committed=self._tell_listeners,
-        )
-
-    def _take_turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._writers is None else self._writers.take()
+    def _new(self, kind: type[Work], *, read_only: bool = False) -> Work:
+        turn: AbstractContextManager[None] = nullcontext()
+        if self._writers is not None and not read_only:
+            turn = self._writers.take()
+        return kind(self._engine, turn=turn, sealing=self._sealing, read_only=read_only, committed=self._tell_listeners)
 
     def _tell_listeners(self) -> None:
         for listener in self._listeners:

@@ -305,7 +305,7 @@ def _mute(taken: list[socket.socket]) -> Iterator[socket.socket]:
             while True:
                 taken.append(server.accept()[0])
 
-    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as calls:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=take_all)
         thread.start()
         try:
@@ -314,4 +314,4 @@ def _mute(taken: list[socket.socket]) -> Iterator[socket.socket]:
             server.shutdown(socket.SHUT_RDWR)  # close() alone would not wake who waits in accept()
             thread.join()
             for call in taken:
-                calls.enter_context(call)
+                call.close()

@@ -1,11 +1,11 @@
 """Acts that share a transaction: each gets its own outcome, and nobody's failure becomes another's."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -26,12 +26,12 @@ def event(name: str) -> Event:
     return Event(kind=Kind.KEY_ADDED, at=NOW, actor=name)
 
 
-def adding(name: str, *, pause: float = 0.0) -> Act:
-    """Keep a delivery and an event of that name."""
+def adding(name: str, *, between: Callable[[], object] = lambda: None) -> Act:
+    """Keep a delivery, and then an event, of that name."""
 
     def act(work: UnitOfWork) -> str:
         work.deliveries.claim(name, subject=name, at=NOW)
-        time.sleep(pause)
+        between()
         work.record(event(name))
         work.commit()
         return name
@@ -77,8 +77,10 @@ def crowd(store: SqlStore, acts: Sequence[Act], *, led_by: str = "first") -> Ite
         for act in acts:
             running.append(pool.submit(store.jointly, act))
             wait_for(lambda: len(store._joint._waiting) == len(running) - 1, "the act to wait")
-        yield running
-        go_on.set()
+        try:
+            yield running
+        finally:
+            go_on.set()
 
 
 def test_what_comes_together_is_one_transaction(store: SqlStore) -> None:
@@ -168,30 +170,19 @@ def test_a_database_that_fails_in_an_act_is_said_in_words(store: SqlStore) -> No
     assert actors(store) == ["first"]
 
 
-def test_a_mistake_of_ours_is_no_outage_and_holds_up_nobody(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_leader_that_breaks_leaves_the_others_theirs(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     with crowd(store, [adding("one"), adding("two")]) as running:
         commit_all = SharedSqlUnitOfWork.commit_all
 
-        def fail(work: SharedSqlUnitOfWork) -> None:
+        def fail(_: SharedSqlUnitOfWork) -> None:
             monkeypatch.setattr(SharedSqlUnitOfWork, "commit_all", commit_all)
-            raise ZeroDivisionError
+            raise error
 
         monkeypatch.setattr(SharedSqlUnitOfWork, "commit_all", fail)
-    with pytest.raises(ZeroDivisionError):
-        running[0].result(30)
-    assert [each.result(30) for each in running[1:]] == ["one", "two"]
-
-
-def test_an_interrupted_leader_leaves_the_others_theirs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    with crowd(store, [adding("one"), adding("two")]) as running:
-        commit_all = SharedSqlUnitOfWork.commit_all
-
-        def interrupt(work: SharedSqlUnitOfWork) -> None:
-            monkeypatch.setattr(SharedSqlUnitOfWork, "commit_all", commit_all)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(SharedSqlUnitOfWork, "commit_all", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         running[0].result(30)
     assert [each.result(30) for each in running[1:]] == ["one", "two"]
     assert actors(store) == ["one", "two"]
@@ -208,7 +199,7 @@ def test_each_act_keeps_the_context_of_its_caller(store: SqlStore) -> None:
         return store.jointly(act)
 
     names = [f"act-{number}" for number in range(6)]
-    assert run_together(*[lambda name=name: ask(name) for name in names]) == names  # type: ignore[misc]
+    assert run_together(*[partial(ask, name) for name in names]) == names
     assert sorted(actors(store)) == names
 
 
@@ -216,9 +207,14 @@ def test_the_same_deliveries_in_another_order_to_two_processes_count_once(
     postgres_url: str, open_store: Callable[[str], SqlStore]
 ) -> None:
     one, other = open_store(postgres_url), open_store(postgres_url)
+    both = threading.Barrier(2)
+
+    def meet() -> None:
+        with suppress(threading.BrokenBarrierError):  # who has the head waits in vain: the other has nothing yet
+            both.wait(timeout=2)
 
     def kept(store: SqlStore, names: Sequence[str]) -> list[str]:
-        with crowd(store, [adding(name, pause=0.5) for name in names], led_by=f"before {names}") as running:
+        with crowd(store, [adding(name, between=meet) for name in names], led_by=f"before {names}") as running:
             pass
         found = [name for name, each in zip(names, running[1:], strict=True) if each.exception(30) is None]
         duplicates = [each.exception(30) for each in running[1:] if each.exception(30) is not None]
