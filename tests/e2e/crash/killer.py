@@ -4,6 +4,7 @@ The order comes by a file, so that it can be given to a process that runs: ``ord
 a point, or 0 to list only; every point passed while it is there becomes a line of ``points``.
 """
 
+import fcntl
 import os
 import re
 import signal
@@ -35,20 +36,34 @@ class Killer:
     def __init__(self, folder: Path) -> None:
         self._order = folder / ORDER
         self._points = folder / POINTS
-        self._lock = threading.Lock()
 
     def pass_by(self, point: str) -> None:
         """Write the point down; at the ordered one, do not return."""
-        with self._lock:
-            try:
-                number, _, name = self._order.read_text().partition(" ")
-            except FileNotFoundError:
+        try:
+            order = self._order.open()
+        except FileNotFoundError:
+            return
+        with order:
+            fcntl.flock(order, fcntl.LOCK_EX)  # by one thread at a time, and not while the order is withdrawn
+            number, _, name = order.read().partition(" ")
+            if not number:
                 return
             with self._points.open("a") as points:
                 points.write(f"{point}\n")
             passed = self._points.read_text().splitlines().count(point)
             if (int(number), name) == (passed, point):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def withdraw(folder: Path) -> None:
+    """Take the order back, if there is one: after this nothing is written down, and nobody is killed who was not."""
+    order = folder / ORDER
+    if not order.exists():
+        return
+    with order.open("r+") as withdrawn:
+        fcntl.flock(withdrawn, fcntl.LOCK_EX)
+        withdrawn.truncate()  # whoever has opened it and waits for the lock reads nothing
+        order.unlink()
 
 
 def _watch_commits(killer: Killer) -> None:

@@ -58,11 +58,11 @@ class Story:
         self.wait_until_closed(request_id)
         self._tidy_up(request_id)
         self._wait_for_quiet()
-        if town.passport.is_dead:
-            town.revive()
         town.passport.pardon()
-        died = town.deaths > deaths
         points = tuple(town.passport.passed)
+        if town.deaths == deaths and 0 < number <= points.count(point):  # dead or dying, with nothing left to do
+            town.revive()
+        died = town.deaths > deaths
         return Told(
             order=f"{point}, time {number}",
             killed_at=points[-1] if died else "",

@@ -61,7 +61,7 @@ class Mortal(Serving):
 
     def pardon(self) -> None:
         """List no more, and do not die."""
-        (self._folder / killer.ORDER).unlink(missing_ok=True)
+        killer.withdraw(self._folder)
 
     @property
     def database_url(self) -> str:
