@@ -1,11 +1,11 @@
 """The roles that the outside plays, as Protocols; adapters live in the packages beside this one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 from access.audit import AuditEvent, Event, Head
 from access.authorities import Authority
@@ -25,8 +25,6 @@ from access.model import (
     SshKey,
 )
 from access.steps import Step
-
-T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -179,8 +177,8 @@ class Requests(Protocol):
 
     def add(self, request: AccessRequest) -> None: ...
 
-    def add_if_free(self, request: AccessRequest) -> bool:
-        """Whether its id was free; where it is another's already, nothing is added."""
+    def add_all_if_free(self, requests: Sequence[AccessRequest]) -> bool:
+        """Whether their ids were free; where one is another's already, that one is not added."""
         ...
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
@@ -191,7 +189,9 @@ class Requests(Protocol):
         """Each of these requests, in their order, their rows locked if asked; raises NotFoundError."""
         ...
 
-    def save(self, request: AccessRequest) -> None: ...
+    def save(self, request: AccessRequest) -> None:
+        """How it stands; who asked for what, and by which terms, is never written again."""
+        ...
 
     def save_all(self, requests: Sequence[AccessRequest]) -> None: ...
 
@@ -231,7 +231,7 @@ class Requests(Protocol):
 class Grants(Protocol):
     """Grants, always seen with their request."""
 
-    def add(self, grant: Grant) -> None: ...
+    def add(self, *grants: Grant) -> None: ...
 
     def of(self, request_id: str) -> Sequence[Grant]:
         """In the order of their ids."""
@@ -282,6 +282,10 @@ class People(Protocol):
 
     def behind(self, slack_user: SlackUser) -> tuple[Person, Link] | None:
         """The person whom the Slack user is linked to, and that link, live or not."""
+        ...
+
+    def behind_all(self, slack_users: Sequence[SlackUser]) -> Mapping[SlackUser, tuple[Person, Link]]:
+        """The same of each who is linked."""
         ...
 
     def link_of(self, slack_user: SlackUser) -> Link | None:
@@ -391,6 +395,10 @@ class Deliveries(Protocol):
         """Remember the delivery and what came of it; raises DuplicateDeliveryError if it is known."""
         ...
 
+    def claim_all(self, deliveries: Sequence[tuple[str, str]], *, at: datetime) -> bool:
+        """Remember each, a key and its subject; whether none was known, nor was twice among them."""
+        ...
+
     def is_known(self, key: str) -> bool:
         """Whether it was claimed before."""
         ...
@@ -424,16 +432,20 @@ class Posts(Protocol):
 
     def of(self, request_id: str) -> Sequence[Post]: ...
 
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Post]]:
+        """The same of each that has some."""
+        ...
+
     def save(self, post: Post) -> None:
         """Insert or update, by request, audience, recipient and stage."""
         ...
 
-    def shown(self, request_id: str, revision: int) -> None:
-        """Slack shows this revision of the request everywhere."""
+    def shown(self, revisions: Mapping[str, int]) -> None:
+        """Slack shows these revisions of the requests everywhere."""
         ...
 
-    def put_off(self, request_id: str, until: datetime) -> None:
-        """Try this request again later."""
+    def put_off(self, until: Mapping[str, datetime]) -> None:
+        """Try these requests again later, each at its own instant."""
         ...
 
 
@@ -529,12 +541,4 @@ class Store(Protocol):
 
     def unit_of_work(self, *, read_only: bool = False) -> UnitOfWork:
         """A transaction; a read-only one never waits for a writer."""
-        ...
-
-    def jointly(self, act: Callable[[UnitOfWork], T]) -> T:
-        """Carry out an act in a transaction that others who come at the same moment may share.
-
-        For acts that only add: one that locked rows would hold them for the others as well. The act may be carried out
-        again after it was undone, so it changes nothing but its unit of work; it returns after ``commit``, or raises.
-        """
         ...

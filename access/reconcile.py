@@ -1,7 +1,7 @@
 """The loop that makes the world agree with the database. Only this changes servers.
 
-A piece of work is a few short transactions around its acts: look; act outside of any; then reload under the rows'
-locks, merge and record, with what time has moved. A process that dies between any two lines resumes from what is
+A piece of work is a few short transactions around its acts: claim and see; act outside of any; then reload under the
+rows' locks, merge and record, with what time has moved. A process that dies between any two lines resumes from what is
 saved. Many requests that are due together share their transactions, in which most of the time would go.
 """
 
@@ -51,6 +51,7 @@ class Reconciler:
         self._owner = owner
         self._observe = observe
         self._kept_leases: set[str] = set()  # that could not be given back
+        self._seen: dict[str, Case] = {}  # by a claim, for the work that follows at once
 
     def reclaim(self) -> int:
         """At start: take back what this very instance had leased when it died."""
@@ -68,8 +69,10 @@ class Reconciler:
                 now, owner=self._owner, lease_until=now + LEASE, limit=limit, removals_only=removals_only
             )
             self._kept_leases.update(claimed)  # a commit without an answer may have leased them all the same
+            cases = self._readable(uow, claimed)
             uow.commit()
         self._kept_leases.difference_update(kept, claimed)
+        self._seen.update({case.request.id: case for case in cases})
         return claimed
 
     def next_due_at(self) -> datetime | None:
@@ -123,7 +126,10 @@ class Reconciler:
 
     def _go_on(self, held: dict[str, None]) -> None:
         """Round after round, until nothing is due; whose lease has ended is no longer held."""
-        cases = self._look(held)
+        seen = [self._seen.pop(request_id, None) for request_id in held]
+        cases = [case for case in seen if case]
+        if len(cases) < len(held):
+            cases = self._look(held)
         for _ in range(MOST_ROUNDS):
             acted = self._act(cases)
             if not acted:
@@ -133,6 +139,15 @@ class Reconciler:
     def _look(self, request_ids: Iterable[str]) -> list[Case]:
         with self._store.unit_of_work(read_only=True) as uow:
             return self._load(uow, request_ids)
+
+    def _readable(self, uow: UnitOfWork, request_ids: Sequence[str]) -> list[Case]:
+        """What a claim finds; nothing if one cannot be read, which is the matter of those who work on them."""
+        try:
+            return self._load(uow, request_ids) if request_ids else []
+        except UnavailableError:
+            raise
+        except PassportError:
+            return []
 
     def _load(self, uow: UnitOfWork, request_ids: Iterable[str], *, lock: bool = False) -> list[Case]:
         requests = uow.requests.get_all(list(request_ids), lock=lock)

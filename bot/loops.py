@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ParamSpec, Protocol, TypeVar
 
 from access.errors import UnavailableError
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does not wake this one
 AFTER_TROUBLE = timedelta(seconds=2)
-REST = timedelta(milliseconds=20)  # of the reconciler, which every commit wakes
+REST = timedelta(milliseconds=20)  # of the reconciler, which commits wake
 MOST_TOGETHER = 16  # requests in one thread's piece of work: they share its transactions
 
 P = ParamSpec("P")
@@ -104,24 +104,36 @@ class ReconcilerTurns:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconcile")
         self._lock = threading.Lock()
         self._busy = 0
+        self._told = threading.Event()  # by a commit: something is due for certain
         self._work = measure("work", reconciler.work)
         self.loop = Loop("reconciler", measure("reconciler", self.turn), rest=REST)
 
     def turn(self) -> timedelta | None:
         """Hand out what is due; the delay until there may be more."""
-        delay = self._delay()
-        if delay is None or delay > timedelta():  # a look is cheaper than two claims that find nothing
-            return delay
+        if self._told.is_set():
+            self._told.clear()
+        else:
+            delay = self._delay()
+            if delay is None or delay > timedelta():  # a look is cheaper than claims that find nothing
+                return delay
+        if self._hand_out(self._free(self._kept), removals_only=False):  # removals come first there, too
+            return self._delay()
         self._hand_out(self._free(0), removals_only=True)
-        self._hand_out(self._free(self._kept), removals_only=False)
-        if self._free(self._kept) <= 0:  # a thread that gets free wakes the loop
-            return IDLE
-        return self._delay()
+        return IDLE  # a thread that gets free wakes the loop
 
     def _delay(self) -> timedelta | None:
         """Until something is due; None when nothing ever will be."""
         next_due = self._reconciler.next_due_at()
         return None if next_due is None else max(next_due - self._clock(), timedelta())
+
+    def wake_if_due(self, at: datetime | None) -> None:
+        """After a commit: look for what is due at this instant, unless the next look comes before it anyway."""
+        now = self._clock()
+        if at is None or at > now + IDLE:
+            return
+        if at <= now:
+            self._told.set()
+        self.loop.wake()
 
     def stop(self) -> None:
         """Finish what is under way; nothing new begins."""
@@ -132,15 +144,19 @@ class ReconcilerTurns:
         with self._lock:
             return self._threads - kept - self._busy
 
-    def _hand_out(self, free: int, *, removals_only: bool) -> None:
-        """A pile for each free thread: of one request usually, of several when more are due than threads are free."""
+    def _hand_out(self, free: int, *, removals_only: bool) -> bool:
+        """A pile for each free thread: of one request usually, of several when more are due than threads are free.
+
+        Whether that was all there is.
+        """
         if free <= 0:
-            return
+            return False
         claimed = self._reconciler.claim(free * MOST_TOGETHER, removals_only=removals_only)
         for pile in filter(None, (claimed[first::free] for first in range(free))):
             with self._lock:
                 self._busy += 1
             self._pool.submit(self._work, *pile).add_done_callback(self._done)
+        return len(claimed) < free * MOST_TOGETHER
 
     def _done(self, future: "Future[None]") -> None:
         with self._lock:

@@ -269,7 +269,8 @@ class Passport:
         """Take back this instance's leases, and start the loops and timers."""
         if taken := self._reconciler.reclaim():
             _log.info("took back %d pieces of work from before the restart", taken)
-        self._store.on_commit(self._wake)
+        self._store.on_commit(self._turns.wake_if_due)
+        self._store.on_commit(lambda _: self._feed_loop.wake())
         self._metrics_server = _serve_metrics(self._settings, self._metrics)
         self._tunnels.start()
         self._turns.loop.start()
@@ -303,10 +304,6 @@ class Passport:
             self._metrics_server.stop()
         self._store.close()
         _log.info("Passport has stopped")
-
-    def _wake(self) -> None:
-        self._turns.loop.wake()
-        self._feed_loop.wake()
 
     def _every(self, interval: timedelta, name: str, act: Callable[[], object]) -> None:
         """Now and then; a timer that fails is logged and comes again."""

@@ -37,7 +37,8 @@ def new_request_id(taken: int = 0) -> str:
 
     Four characters, of which there are a million; one more, up to eight, for every eight candidates ``taken``.
     """
-    return "AR-" + "".join(secrets.choice(_ALPHABET) for _ in range(min(4 + taken // 8, 8)))
+    length = min(4 + taken // 8, 8)
+    return "AR-" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(length))
 
 
 def instance_name(settings: Settings) -> str:

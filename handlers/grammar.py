@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from difflib import get_close_matches
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NoReturn
 
 from access.errors import InvalidInputError
@@ -137,7 +137,7 @@ def _operand(rest: _Rest, keyword: str, wanted: str, field: str) -> Word:
 
 def _duration(rest: _Rest) -> timedelta:
     first = _operand(rest, "for", "how long: for 2h", "duration")
-    following = rest.ahead(3)  # "1 h 30 min" is four words
+    following = list(takewhile(lambda word: not word.is_keyword(*KEYWORDS), rest.ahead(3)))  # "1 h 30 min" has four
     for extra in range(len(following), -1, -1):
         said = [first, *following[:extra]]
         if any(word.quoted for word in said[1:]):

@@ -5,12 +5,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import NoReturn
 
 from access.errors import InvalidInputError
 from access.model import RouteName
-from access.service.submitting import shorten
+from access.service.filing import shorten
 from access.words import join_words, parse_duration
 from handlers.typed import Word
 
@@ -111,8 +111,7 @@ def _meant(name: str) -> str:
     if name in KEYWORDS:
         return ""
     swapped = [keyword for keyword in KEYWORDS if sorted(name) == sorted(keyword)]
-    near = [keyword for keyword in KEYWORDS if SequenceMatcher(None, name, keyword).ratio() >= 0.8]
-    return next(iter([*swapped, *near]), "")
+    return next(iter(swapped or get_close_matches(name, KEYWORDS, cutoff=0.8)), "")
 
 
 def _is_duration(name: str) -> bool:

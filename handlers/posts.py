@@ -76,7 +76,8 @@ class SlackPosts:
     def _load(self) -> list[Shown]:
         with self._store.unit_of_work(read_only=True) as uow:
             stale = standings(uow, uow.posts.stale(self._clock(), BATCH))
-            return [Shown(standing=each, posts=uow.posts.of(each.request.id)) for each in stale]
+            posts = uow.posts.of_all([each.request.id for each in stale])
+            return [Shown(standing=each, posts=posts.get(each.request.id, ())) for each in stale]
 
     def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> None:
         """Mark the revision that was rendered: one that came meanwhile stays stale."""
@@ -84,14 +85,13 @@ class SlackPosts:
             return
         soon = self._clock() + LOOK_AGAIN
         until = {request_id: min(later, soon) for request_id, later in done.items() if later}
+        revisions = {seen.standing.request.id: seen.standing.request.revision for seen in batch}
         with self._store.unit_of_work() as uow:
-            for request in (seen.standing.request for seen in batch if seen.standing.request.id in done):
-                if request.id in until:
-                    uow.posts.put_off(request.id, until[request.id])
-                    self._alarms.set(until[request.id])
-                else:
-                    uow.posts.shown(request.id, request.revision)
+            uow.posts.put_off(until)
+            uow.posts.shown({request_id: revisions[request_id] for request_id in done if request_id not in until})
             uow.commit()
+        for at in until.values():
+            self._alarms.set(at)
 
     def _bring(self, seen: Shown) -> datetime | None:
         """Bring one request's messages up to date; when to try again what failed."""

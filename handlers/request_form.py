@@ -7,7 +7,8 @@ from access.errors import InvalidInputError
 from access.model import RouteName, Server, Submission
 from access.policy import Policy
 from access.ports import Inventory
-from access.service.submitting import REASON_LENGTH, shorten
+from access.service.filing import shorten
+from access.service.submitting import REASON_LENGTH
 from access.words import duration_words
 from handlers import blocks, ids
 from handlers.blocks import Block

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from access.errors import InvalidInputError
-from access.service.submitting import shorten
+from access.service.filing import shorten
 
 _TOKEN = re.compile(r"<([^<>]*)>")
+_BARE = re.compile(rf"(?:{_TOKEN.pattern}|\S)+")
 _PAIRS = {'"': '"“”„‟', "'": "'‘’‚‛"}  # an opening quote is closed by any of its kind: keyboards mix them
 _QUOTES = {opening: kind for kind, family in _PAIRS.items() for opening in family}
 
@@ -52,11 +53,9 @@ def words(text: str) -> Iterator[Word]:
 
 
 def _bare(text: str, start: int, number: int) -> Word:
-    at = start
-    while at < len(text) and not text[at].isspace():
-        token = _TOKEN.match(text, at)
-        at = token.end() if token else at + 1
-    return Word(text=typed(text[start:at]), number=number, start=start, end=at)
+    found = _BARE.match(text, start)
+    end = found.end() if found else start
+    return Word(text=typed(text[start:end]), number=number, start=start, end=end)
 
 
 def _quoted(text: str, start: int, number: int) -> Word:

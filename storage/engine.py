@@ -2,15 +2,19 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from types import MappingProxyType
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import ConnectionPoolEntry
+import psycopg
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from storage.errors import StoreBusyError, StoreUrlError
 
@@ -26,6 +30,7 @@ POSTGRES_DEFAULTS: Mapping[str, str] = MappingProxyType(
         " -c idle_in_transaction_session_timeout=60s",
     }
 )
+REST = 0.1  # seconds that a connection may lie idle before it is looked at
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",  # an acknowledged decision survives a power cut
@@ -87,16 +92,39 @@ class ProcessLock:
 
 def _postgres_engine(url: URL) -> Engine:
     defaults = {name: value for name, value in POSTGRES_DEFAULTS.items() if name not in url.query}
-    return create_engine(
+    engine = create_engine(
         url,
         connect_args=defaults,
         isolation_level="READ COMMITTED",
-        pool_pre_ping=True,  # a restarted server heals by itself
         pool_size=10,
         max_overflow=10,
         pool_timeout=5,
+        pool_use_lifo=True,  # the connection that was used last has been seen to work last
         hide_parameters=True,
     )
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_look_after_a_rest, engine.dialect))
+    return engine
+
+
+def _note_use(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+    entry.info["used_at"] = time.monotonic()
+
+
+def _look_after_a_rest(
+    dialect: Dialect, connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Before a connection is used again, see whether its server is there: after a restart, Passport heals by itself.
+
+    ``pool_pre_ping`` does the same each time, a round trip more for every unit of work.
+    """
+    used_at = entry.info.get("used_at")  # None for a new one
+    if used_at is None or time.monotonic() - used_at < REST:
+        return
+    try:
+        dialect.do_ping(connection)
+    except psycopg.OperationalError as error:
+        raise InvalidatePoolError from error
 
 
 def _sqlite_engine(url: URL, path: Path) -> Engine:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from sqlalchemy import Connection, Engine, exc
 
@@ -22,11 +23,8 @@ from access.ports import (
     Requests,
     Reviews,
     SignIns,
-    T,
-    UnitOfWork,
 )
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
-from storage.joining import Joint
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
@@ -42,7 +40,7 @@ from storage.sealing import Sealer
 NO_ANSWER = "The database does not answer; nothing was changed. Try again in a minute."
 NO_ANSWER_TO_COMMIT = "The database stopped answering while this was saved. See whether it counts, then try again."
 AT_ONCE = "Somebody else changed the same thing at this moment; nothing was changed. Try again."
-Work = TypeVar("Work", bound="SqlUnitOfWork")
+CommitListener = Callable[[datetime | None], None]
 _WAIT_FOR_WRITERS = 10.0  # seconds
 _TAKEN = frozenset({"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 _OUR_FAULT = frozenset({"SQLITE_ERROR", "SQLITE_READONLY"})  # a missing table, a write in a read-only unit of work
@@ -63,24 +61,25 @@ class SqlStore:
         self._engine = make_engine(parsed)
         self._writers = Turns() if path is not None else None
         self._sealing = sealing
-        self._listeners: list[Callable[[], None]] = []
-        self._joint = Joint(lambda: self._new(SharedSqlUnitOfWork))
+        self._listeners: list[CommitListener] = []
 
     def __repr__(self) -> str:
         return f"SqlStore({self._engine.url.render_as_string(hide_password=True)})"
 
     def unit_of_work(self, *, read_only: bool = False) -> "SqlUnitOfWork":
         """A transaction; a read-only one never waits for a writer, and the database refuses it any change."""
-        return self._new(SqlUnitOfWork, read_only=read_only)
+        turn: AbstractContextManager[None] = nullcontext()
+        if self._writers is not None and not read_only:
+            turn = self._writers.take()
+        return SqlUnitOfWork(
+            self._engine, turn=turn, sealing=self._sealing, read_only=read_only, committed=self._tell_listeners
+        )
 
-    def jointly(self, act: Callable[[UnitOfWork], T]) -> T:
-        """Carry out an act in a transaction that others may share; see ``access.ports.Store``."""
-        return self._joint.carry_out(act)
-
-    def on_commit(self, listener: Callable[[], None]) -> None:
+    def on_commit(self, listener: CommitListener) -> None:
         """Call the listener after every commit that recorded events; it must be quick and not raise.
 
-        A commit that recorded none (a lease, say) is told to nobody: the reconciler would wake itself for ever.
+        It is told when the first of the requests that were saved is due, None where none ever is. A commit that
+        recorded none (a lease, say) is told to nobody: the reconciler would wake itself for ever.
         """
         self._listeners.append(listener)
 
@@ -98,15 +97,9 @@ class SqlStore:
         if self._lock is not None:
             self._lock.release()
 
-    def _new(self, kind: type[Work], *, read_only: bool = False) -> Work:
-        turn: AbstractContextManager[None] = nullcontext()
-        if self._writers is not None and not read_only:
-            turn = self._writers.take()
-        return kind(self._engine, turn=turn, sealing=self._sealing, read_only=read_only, committed=self._tell_listeners)
-
-    def _tell_listeners(self) -> None:
+    def _tell_listeners(self, soonest_due: datetime | None) -> None:
         for listener in self._listeners:
-            listener()
+            listener(soonest_due)
 
 
 class SqlUnitOfWork:
@@ -137,7 +130,7 @@ class SqlUnitOfWork:
         turn: AbstractContextManager[None],
         sealing: Sealer,
         read_only: bool,
-        committed: Callable[[], None],
+        committed: CommitListener,
     ) -> None:
         self._engine = engine
         self._turn = turn
@@ -154,7 +147,6 @@ class SqlUnitOfWork:
             if self._read_only:
                 self._connection.execution_options(read_only=True, postgresql_readonly=True)
             self._make_repositories(self._connection)
-            self._begin()
             self._open = opening.pop_all()
         return self
 
@@ -183,13 +175,10 @@ class SqlUnitOfWork:
         with _translated(NO_ANSWER_TO_COMMIT):
             self._connection.commit()
         if recorded:
-            self._committed()
-
-    def _begin(self) -> None:
-        """Nothing: the transaction begins with its first statement."""
+            self._committed(self._saved.soonest_due)
 
     def _make_repositories(self, connection: Connection) -> None:
-        self.requests = SqlRequests(connection)
+        self.requests = self._saved = SqlRequests(connection)
         self.grants = SqlGrants(connection)
         self.reviews = SqlReviews(connection)
         self.people = SqlPeople(connection)
@@ -202,35 +191,6 @@ class SqlUnitOfWork:
         self.passwords = self.sealed_passwords = SqlPasswords(connection, self._sealing)
         self.secrets = SqlSecrets(connection, self._sealing)
         self.figures = SqlFigures(connection)
-
-
-class SharedSqlUnitOfWork(SqlUnitOfWork):
-    """One transaction for several acts; see ``storage.joining``.
-
-    The head is locked first, and not last: two processes that add the same two deliveries in another order would wait
-    for each other.
-    """
-
-    def commit(self) -> None:
-        """Agree to what the act has done and recorded."""
-        self._agreed = True
-        self._recorded += self._events
-        self._events.clear()
-
-    def take_agreement(self) -> bool:
-        """Whether all that was done since this was asked last was agreed to."""
-        agreed, self._agreed = self._agreed and not self._events, False
-        return agreed
-
-    def commit_all(self) -> None:
-        """Append what the acts recorded, then make everything permanent; raises UnavailableError."""
-        self._events += self._recorded
-        super().commit()
-
-    def _begin(self) -> None:
-        self._log.lock_head()
-        self._agreed = False
-        self._recorded: list[Event] = []
 
 
 class Turns:

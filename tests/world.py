@@ -24,9 +24,10 @@ from access.ports import Store
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
 from access.service.ending import Ending
+from access.service.filing import Submitted
 from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
-from access.service.submitting import Standing, Submitted, Submitting, standing
+from access.service.submitting import Standing, Submitting, standing
 from access.steps import Done, Step
 from provisioning.ssh_ca import SshCertificateAuthority
 from tests.authorities import put_on_record

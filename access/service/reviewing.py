@@ -24,8 +24,9 @@ class Reviewing:
     def look(self, caller: Caller, request_id: str) -> Standing:
         """The request as it stands, if this person may decide on it now; raises as ``review`` does."""
         with self._desk.store.unit_of_work() as uow:
-            self._reviewer(uow, caller, uow.requests.get(request_id))
-            return standing(uow, uow.requests.get(request_id))
+            request = uow.requests.get(request_id)
+            self._reviewer(uow, caller, request)
+            return standing(uow, request)
 
     def is_left_behind(self, request_id: str, channel: str, ts: str) -> bool:
         """Whether this card is a second one in its channel: posted by a process that died before it could note it."""
@@ -52,7 +53,7 @@ class Reviewing:
         with self._desk.store.unit_of_work() as uow:
             request = uow.requests.get(request_id, lock=True)
             claim(uow, caller, subject=request_id, at=now)
-            reviewer = self._reviewer(uow, caller, request)
+            reviewer, reviews = self._reviewer(uow, caller, request)
             _check_duration(request, duration)
             review = Review(
                 request_id=request_id,
@@ -66,11 +67,12 @@ class Reviewing:
                 duration=duration,
             )
             uow.reviews.add(review)
-            self._count(uow, request, review, reviewer)
+            done = self._count(uow, request, [*reviews, review], reviewer)
             uow.commit()
-            return standing(uow, uow.requests.get(request_id))
+        return done
 
-    def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> Person:
+    def _reviewer(self, uow: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[Person, Sequence[Review]]:
+        """Who decides, and who has before."""
         now = self._desk.clock()
         reviewer, _ = live_link(uow, caller, now=now)
         # A Slack account asks, or decides once, whoever it is linked to by now: people have second identities.
@@ -90,29 +92,31 @@ class Reviewing:
             raise AlreadyDecidedError(
                 f"You have approved {request.id} already; it needs {request.terms.quorum} different people."
             )
-        return reviewer
+        return reviewer, reviews
 
-    def _count(self, uow: UnitOfWork, request: AccessRequest, review: Review, reviewer: Person) -> None:
+    def _count(self, uow: UnitOfWork, request: AccessRequest, reviews: Sequence[Review], reviewer: Person) -> Standing:
+        """The request after the last of these reviews."""
+        review, kind, grants = reviews[-1], Kind.REQUEST_APPROVAL, list[Grant]()
         details = {
             key: value for key, value in (("reason", review.reason), ("requester", request.person_name)) if value
         }
         if review.duration:
             details["duration"] = duration_words(review.duration)
+            request = replace(request, duration=min(request.duration, review.duration))
         if review.verdict is Verdict.DENY:
-            request = lifecycle.decide(request, RequestState.DENIED, at=review.at)
-            kind = Kind.REQUEST_DENIED
+            request, kind = lifecycle.decide(request, RequestState.DENIED, at=review.at), Kind.REQUEST_DENIED
+        elif is_quorate(request, reviews):
+            request, kind = lifecycle.decide(request, RequestState.APPROVED, at=review.at), Kind.REQUEST_APPROVED
+            grants = [
+                Grant(id=f"{request.id}.{number}", request_id=request.id, server=server)
+                for number, server in enumerate(request.servers, start=1)
+            ]
+            uow.grants.add(*grants)
         else:
-            request, kind = self._approve(uow, request, review)
+            request = replace(request, revision=request.revision + 1)
         uow.requests.save(request)
         uow.record(by_person(kind, reviewer, at=review.at, request_id=request.id, details=details))
-
-    def _approve(self, uow: UnitOfWork, request: AccessRequest, review: Review) -> tuple[AccessRequest, Kind]:
-        request = replace(request, duration=min(request.duration, review.duration or request.duration))
-        if not is_quorate(request, uow.reviews.of(request.id)):
-            return replace(request, revision=request.revision + 1), Kind.REQUEST_APPROVAL
-        for number, server in enumerate(request.servers, start=1):
-            uow.grants.add(Grant(id=f"{request.id}.{number}", request_id=request.id, server=server))
-        return lifecycle.decide(request, RequestState.APPROVED, at=review.at), Kind.REQUEST_APPROVED
+        return Standing(request=request, grants=grants, reviews=reviews)
 
 
 def decided_words(request: AccessRequest, reviews: Sequence[Review]) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable, Integer, Row, bindparam, insert, 
 from access.audit import AuditEvent, Event, Head, Kind, chain
 from storage.columns import storable
 from storage.errors import UnreadableError
-from storage.repositories.statements import Upsert, by_engine
+from storage.repositories.statements import Upsert, by_engine, one_or_all
 from storage.rows import audit_events, audit_head, audit_readers
 
 PAGE = 500
@@ -56,14 +56,9 @@ class SqlAuditLog:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._engine = connection.dialect.name
-        self._locked: Head | None = None
 
     def head(self) -> Head:
         return self._read_head(_HEAD)
-
-    def lock_head(self) -> None:
-        """Keep all others from appending until the transaction ends."""
-        self._locked = self._read_head(_HEAD_LOCKED)
 
     def after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
         """Events that follow this one, in order; raises UnreadableError."""
@@ -96,13 +91,13 @@ class SqlAuditLog:
 
         The head in the database follows by itself: a trigger moves it with each event.
         """
-        head, self._locked = self._locked or self._read_head(_HEAD_LOCKED), None
+        head = self._read_head(_HEAD_LOCKED)
         rows = []
         for event in events:
             link = chain(head, _storable(event))
             rows.append(_to_row(link))
             head = Head(sequence=link.sequence, hash=link.hash)
-        self._connection.execute(_APPEND, rows)
+        self._connection.execute(_APPEND, one_or_all(rows))
 
     def _read_head(self, statement: Executable) -> Head:
         row = self._connection.execute(statement).one()

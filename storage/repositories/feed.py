@@ -1,6 +1,7 @@
 """What Slack shows: the messages that follow requests, and the direct messages that follow none."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from access.model import AccessRequest, SlackUser
 from access.ports import Post
 from storage.repositories.people import slack_from_row, slack_to_row
 from storage.repositories.requests import readable
-from storage.repositories.statements import insert_or_update
+from storage.repositories.statements import insert_or_update, one_or_all
 from storage.rows import outbox, posts, requests
 
 _STALE = (
@@ -22,7 +23,9 @@ _STALE = (
     .order_by(requests.c.submitted_at, requests.c.id)
     .limit(bindparam("most", type_=Integer))
 )
-_POSTS_OF = select(posts).where(posts.c.request_id == bindparam("request_id")).order_by(posts.c.number)
+_POSTS_OF = (
+    select(posts).where(posts.c.request_id.in_(bindparam("request_ids", expanding=True))).order_by(posts.c.number)
+)
 _SAVE_POST = insert_or_update(
     posts,
     ("request_id", "audience", "recipient", "stage"),
@@ -66,16 +69,26 @@ class SqlPosts:
 
     def of(self, request_id: str) -> Sequence[Post]:
         """In the order in which they were first saved."""
-        return [_post_from_row(row) for row in self._connection.execute(_POSTS_OF, {"request_id": request_id})]
+        return self.of_all([request_id]).get(request_id, [])
+
+    def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Post]]:
+        found: dict[str, list[Post]] = defaultdict(list)
+        for row in self._connection.execute(_POSTS_OF, {"request_ids": list(request_ids)}):
+            found[row.request_id].append(_post_from_row(row))
+        return found
 
     def save(self, post: Post) -> None:
         self._connection.execute(_SAVE_POST[self._connection.dialect.name], _post_to_row(post))
 
-    def shown(self, request_id: str, revision: int) -> None:
-        self._connection.execute(_SHOWN, {"row": request_id, "shown": revision})
+    def shown(self, revisions: Mapping[str, int]) -> None:
+        if revisions:
+            rows = [{"row": request_id, "shown": revision} for request_id, revision in sorted(revisions.items())]
+            self._connection.execute(_SHOWN, one_or_all(rows))
 
-    def put_off(self, request_id: str, until: datetime) -> None:
-        self._connection.execute(_PUT_OFF_REQUEST, {"row": request_id, "until": until})
+    def put_off(self, until: Mapping[str, datetime]) -> None:
+        if until:
+            rows = [{"row": request_id, "until": at} for request_id, at in sorted(until.items())]
+            self._connection.execute(_PUT_OFF_REQUEST, one_or_all(rows))
 
 
 class SqlOutbox:

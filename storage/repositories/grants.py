@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from access.errors import NotFoundError, RefusedError
 from access.model import Grant, GrantState, Review, SlackUser, Verdict
 from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
-from storage.repositories.statements import add_new, insert_new
+from storage.repositories.statements import add_new, insert_new, one_or_all
 from storage.rows import grants, reviews
 
 _ADD_GRANT = insert(grants)
@@ -29,14 +29,16 @@ class SqlGrants:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, grant: Grant) -> None:
-        self._connection.execute(_ADD_GRANT, {"id": grant.id, **_grant_to_row(grant)})
+    def add(self, *grants: Grant) -> None:
+        self._connection.execute(_ADD_GRANT, one_or_all([_grant_to_row(grant) for grant in grants]))
 
     def of(self, request_id: str) -> Sequence[Grant]:
         rows = self._connection.execute(_GRANTS_OF, {"request_id": request_id})
         return sorted(map(_grant_from_row, rows), key=_number)
 
     def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Grant]]:
+        if len(request_ids) == 1:  # a list of one is a slower statement
+            return {request_ids[0]: self.of(request_ids[0])}
         found: dict[str, list[Grant]] = defaultdict(list)
         rows = self._connection.execute(_GRANTS_OF_ALL, {"request_ids": list(request_ids)})
         for grant in sorted(map(_grant_from_row, rows), key=_number):
@@ -47,8 +49,8 @@ class SqlGrants:
         self.save_all([grant])
 
     def save_all(self, grants: Sequence[Grant]) -> None:
-        rows = [{"row": grant.id, **_grant_to_row(grant)} for grant in grants]
-        if rows and self._connection.execute(_SAVE_GRANT, rows).rowcount != len(rows):
+        rows = [{"row": grant.id, **_progress_to_row(grant)} for grant in grants]
+        if rows and self._connection.execute(_SAVE_GRANT, one_or_all(rows)).rowcount != len(rows):
             raise NotFoundError(f"There is no grant {' or '.join(grant.id for grant in grants)}.")
 
 
@@ -95,8 +97,16 @@ def _grant_from_row(row: Row[Any]) -> Grant:
 
 def _grant_to_row(grant: Grant) -> dict[str, object]:
     return {
+        "id": grant.id,
         "request_id": grant.request_id,
         "server": server_to_json(grant.server),
+        **_progress_to_row(grant),
+    }
+
+
+def _progress_to_row(grant: Grant) -> dict[str, object]:
+    """How far it is; which server it is for is never written again."""
+    return {
         "state": grant.state.value,
         "route": progress_to_json(grant.route),
         "account": progress_to_json(grant.account),

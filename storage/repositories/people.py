@@ -1,10 +1,10 @@
 """Persons, their links to Slack, their public keys, and the admins' exceptions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, delete, exists, or_, select
+from sqlalchemy import Connection, Integer, Row, bindparam, delete, exists, or_, select, tuple_
 
 from access.errors import NotFoundError, RefusedError
 from access.model import EmailException, Link, Person, RequestState, SlackUser, SshKey
@@ -34,7 +34,7 @@ _LINK = select(links).where(links.c.team_id == bindparam("team_id"), links.c.use
 _BEHIND = (
     select(people, links)
     .join_from(links, people)
-    .where(links.c.team_id == bindparam("team_id"), links.c.user_id == bindparam("user_id"))
+    .where(tuple_(links.c.team_id, links.c.user_id).in_(bindparam("slack_users", expanding=True)))
 )
 _LINKS_OF = select(links).where(links.c.person_id == bindparam("person_id")).order_by(links.c.linked_at)
 _SAVE_LINK = insert_or_update(links, ("team_id", "user_id"), ("person_id", "linked_at", "expires_at"))
@@ -84,8 +84,12 @@ class SqlPeople:
         return [_person_from_row(row) for row in self._connection.execute(_GROUPS_READ_BEFORE, values)]
 
     def behind(self, slack_user: SlackUser) -> tuple[Person, Link] | None:
-        row = self._connection.execute(_BEHIND, slack_to_row(slack_user)).one_or_none()
-        return None if row is None else (_person_from_row(row), _link_from_row(row))
+        return self.behind_all([slack_user]).get(slack_user)
+
+    def behind_all(self, slack_users: Sequence[SlackUser]) -> Mapping[SlackUser, tuple[Person, Link]]:
+        keys = {(slack_user.team_id, slack_user.user_id) for slack_user in slack_users}
+        rows = self._connection.execute(_BEHIND, {"slack_users": sorted(keys)})
+        return {slack_from_row(row): (_person_from_row(row), _link_from_row(row)) for row in rows}
 
     def link_of(self, slack_user: SlackUser) -> Link | None:
         row = self._connection.execute(_LINK, slack_to_row(slack_user)).one_or_none()

@@ -12,7 +12,7 @@ from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
 from storage.errors import UnreadableError
 from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json
-from storage.repositories.statements import add_new, insert_new
+from storage.repositories.statements import add_new, insert_new, one_or_all
 from storage.rows import counters
 from storage.rows import requests as table
 
@@ -75,12 +75,20 @@ class SqlRequests:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._due: list[datetime] = []
+
+    @property
+    def soonest_due(self) -> datetime | None:
+        """When the first of those that were added or saved is due."""
+        return min(self._due, default=None)
 
     def add(self, request: AccessRequest) -> None:
-        self._connection.execute(_ADD, {"id": request.id, **_to_row(request)})
+        self._note_due([request])
+        self._connection.execute(_ADD, _to_row(request))
 
-    def add_if_free(self, request: AccessRequest) -> bool:
-        return add_new(self._connection, _ADD_IF_FREE, {"id": request.id, **_to_row(request)})
+    def add_all_if_free(self, requests: Sequence[AccessRequest]) -> bool:
+        self._note_due(requests)
+        return add_new(self._connection, _ADD_IF_FREE, *map(_to_row, requests))
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
         row = self._connection.execute(_GET_LOCKED if lock else _GET, {"row": request_id}).one_or_none()
@@ -89,6 +97,8 @@ class SqlRequests:
         return request_from_row(row)
 
     def get_all(self, request_ids: Sequence[str], *, lock: bool = False) -> Sequence[AccessRequest]:
+        if len(request_ids) == 1:  # a list of one is a slower statement
+            return [self.get(request_ids[0], lock=lock)]
         rows = self._connection.execute(_GET_ALL_LOCKED if lock else _GET_ALL, {"rows": list(request_ids)})
         found = {row.id: request_from_row(row) for row in rows}
         if missing := [request_id for request_id in request_ids if request_id not in found]:
@@ -99,8 +109,9 @@ class SqlRequests:
         self.save_all([request])
 
     def save_all(self, requests: Sequence[AccessRequest]) -> None:
-        rows = [{"row": request.id, **_to_row(request)} for request in requests]
-        if rows and self._connection.execute(_SAVE, rows).rowcount != len(rows):
+        self._note_due(requests)
+        rows = [{"row": request.id, **_standing_to_row(request)} for request in requests]
+        if rows and self._connection.execute(_SAVE, one_or_all(rows)).rowcount != len(rows):
             raise NotFoundError(f"There is no request {' or '.join(request.id for request in requests)}.")
 
     def find(
@@ -134,6 +145,9 @@ class SqlRequests:
     def next_serial(self) -> int:
         serial: int = self._connection.execute(_NEXT_SERIAL).scalar_one()
         return serial
+
+    def _note_due(self, requests: Sequence[AccessRequest]) -> None:
+        self._due += [request.due_at for request in requests if request.due_at]
 
 
 def readable(rows: Iterable[Row[Any]]) -> Iterator[AccessRequest]:
@@ -187,8 +201,9 @@ def _from_row(row: Row[Any]) -> AccessRequest:
 
 
 def _to_row(request: AccessRequest) -> dict[str, object]:
-    """Every column but the id, the leases' and the feed's."""
+    """Every column but the leases' and the feed's."""
     return {
+        "id": request.id,
         "person_id": request.person_id,
         "person_name": request.person_name,
         "person_email": request.person_email,
@@ -196,13 +211,20 @@ def _to_row(request: AccessRequest) -> dict[str, object]:
         "user_id": request.slack_user.user_id,
         "servers": [server_to_json(server) for server in request.servers],
         "reason": request.reason,
-        "duration": request.duration,
         "terms": terms_to_json(request.terms),
         "submitted_at": request.submitted_at,
         "lapses_at": request.lapses_at,
         "source_ip": request.source_ip,
         "route": request.route.value,
         "account": request.account.value,
+        **_standing_to_row(request),
+    }
+
+
+def _standing_to_row(request: AccessRequest) -> dict[str, object]:
+    """How it stands; who asked for what, and by which terms, is never written again."""
+    return {
+        "duration": request.duration,
         "state": request.state.value,
         "cause": None if request.cause is None else request.cause.value,
         "cause_detail": request.cause_detail,

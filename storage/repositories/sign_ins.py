@@ -123,8 +123,13 @@ class SqlDeliveries:
         self._connection = connection
 
     def claim(self, key: str, *, subject: str, at: datetime) -> None:
-        if not add_new(self._connection, _CLAIM, {"key": key, "subject": subject, "at": at}):
+        if not self.claim_all([(key, subject)], at=at):
             raise DuplicateDeliveryError(self._connection.execute(_SUBJECT, {"key": key}).scalar() or "")
+
+    def claim_all(self, deliveries: Sequence[tuple[str, str]], *, at: datetime) -> bool:
+        # in the order of their keys, so that two processes with the same ones never wait for each other
+        rows = ({"key": key, "subject": subject, "at": at} for key, subject in sorted(deliveries))
+        return add_new(self._connection, _CLAIM, *rows)
 
     def is_known(self, key: str) -> bool:
         return self._connection.execute(_SUBJECT, {"key": key}).first() is not None

@@ -1,6 +1,6 @@
 """Inserts that meet an existing row, built once for each engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,9 +24,16 @@ def insert_new(table: Table, *keys: str) -> ByEngine:
     return {engine: statement.execution_options(preserve_rowcount=True) for engine, statement in added.items()}
 
 
-def add_new(connection: Connection, statement: ByEngine, row: Mapping[str, object]) -> bool:
-    """Carry out an ``insert_new``: whether the row was not there before."""
-    return connection.execute(statement[connection.dialect.name], row).rowcount == 1
+def add_new(connection: Connection, statement: ByEngine, *rows: Mapping[str, object]) -> bool:
+    """Carry out an ``insert_new``: whether none of the rows was there before."""
+    if not rows:
+        return True
+    return connection.execute(statement[connection.dialect.name], one_or_all(rows)).rowcount == len(rows)
+
+
+def one_or_all(rows: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Sequence[Mapping[str, object]]:
+    """What to execute a statement with: a list of one costs a quarter more on PostgreSQL (a pipeline)."""
+    return rows[0] if len(rows) == 1 else rows
 
 
 def insert_or_update(table: Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> ByEngine:

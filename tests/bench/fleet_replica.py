@@ -15,8 +15,9 @@ from datetime import timedelta
 from access.model import AccessRequest, AccountName, RequestState, RouteName, Server, Submission, Verdict
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
+from access.service.filing import Submitted
 from access.service.reviewing import Reviewing
-from access.service.submitting import Submitted, Submitting
+from access.service.submitting import Submitting
 from bot import wiring
 from bot.loops import ReconcilerTurns
 from provisioning.accounts.short_lived_user import ShortLivedUser
@@ -79,7 +80,7 @@ def main(url: str) -> None:
         observe=noticed,
     )
     turns = ReconcilerTurns(reconciler, clock=wiring.now)
-    store.on_commit(turns.loop.wake)
+    store.on_commit(turns.wake_if_due)
     turns.loop.start()
     asked = Submission(servers=("tag:env=prod",), reason="INC-1: a patch", duration=timedelta(hours=1))
     filed = Submitting(desk).submit(Caller(slack_user=ANA), asked)

@@ -7,9 +7,10 @@ from access.model import AccessRequest, AccountName, Link, RouteName, SshKey, Su
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
 from access.service.ending import Ending
+from access.service.filing import Submitted
 from access.service.reviewing import Reviewing
 from access.service.showing import Showing
-from access.service.submitting import Submitted, Submitting
+from access.service.submitting import Submitting
 from bot import wiring
 from bot.loops import ReconcilerTurns
 from provisioning.ssh_ca import SshCertificateAuthority
@@ -52,7 +53,7 @@ class Office:
             observe=lambda _, recorded: noticed(recorded),
         )
         self.turns = ReconcilerTurns(self.reconciler, clock=wiring.now)
-        self.store.on_commit(self.turns.loop.wake)
+        self.store.on_commit(self.turns.wake_if_due)
 
     def submit(self) -> AccessRequest:
         """Ana asks."""

@@ -47,7 +47,7 @@ class Office:
         self.acknowledged: list[str] = []
         self.told: Counter[str] = Counter()
         self._turns = ReconcilerTurns(self.world.reconciler(), clock=self.world.clock, threads=3, kept_for_removals=1)
-        store.on_commit(self._turns.loop.wake)
+        store.on_commit(self._turns.wake_if_due)
         self._stop = threading.Event()
 
     @contextmanager
@@ -136,7 +136,7 @@ def test_an_outage_of_five_minutes(
     store = open_store(url)
     world = World(store)
     turns = ReconcilerTurns(world.reconciler(), clock=world.clock, threads=2, kept_for_removals=1)
-    store.on_commit(turns.loop.wake)
+    store.on_commit(turns.wake_if_due)
     request = world.submit("web-1", minutes=60)
     undecided = world.submit("db-2")
     world.approve(request)

@@ -228,7 +228,7 @@ def test_nothing_to_do_writes_nothing(lab: Lab) -> None:
     lab.settle()
     commits: list[None] = []
     assert isinstance(lab.store, SqlStore)
-    lab.store.on_commit(lambda: commits.append(None))
+    lab.store.on_commit(lambda _: commits.append(None))
     calls = len(lab.slack.calls)
     assert lab.feed.run_once() is None
     assert commits == []

@@ -185,7 +185,7 @@ def test_a_dead_replicas_role_passes_on(
     other = lab.make_feed("two")
     commits: list[None] = []
     assert isinstance(lab.store, SqlStore)
-    lab.store.on_commit(lambda: commits.append(None))
+    lab.store.on_commit(lambda _: commits.append(None))
     assert other.run_once() == timedelta(seconds=1)
     assert lab.sequences() == first
     assert commits == []  # a commit wakes the feed: waiting must not

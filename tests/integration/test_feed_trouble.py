@@ -250,7 +250,7 @@ def test_waiting_for_a_mend_is_quiet(lab: Lab) -> None:
     lab.world.submit()
     commits: list[None] = []
     assert isinstance(lab.store, SqlStore)
-    lab.store.on_commit(lambda: commits.append(None))
+    lab.store.on_commit(lambda _: commits.append(None))
     quiet = 0
     for _ in range(200):  # every commit wakes the feed at once, as it does in the server
         before = len(commits)

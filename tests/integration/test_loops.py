@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -173,7 +173,7 @@ def test_a_loop_that_never_began_can_be_stopped() -> None:
 def reconciling(world: World, *, threads: int, kept: int) -> Iterator[ReconcilerTurns]:
     """A running reconciler that every commit wakes, as in a running Passport."""
     turns = ReconcilerTurns(world.reconciler(), clock=world.clock, threads=threads, kept_for_removals=kept)
-    world.store.on_commit(turns.loop.wake)  # type: ignore[attr-defined]  # SqlStore's, not the port's
+    world.store.on_commit(turns.wake_if_due)  # type: ignore[attr-defined]  # SqlStore's, not the port's
     turns.loop.start()
     try:
         yield turns
@@ -197,6 +197,40 @@ def test_an_approval_is_carried_out_and_so_is_the_end(world: World) -> None:
         wait_for(lambda: state_of(world, request) is RequestState.ACTIVE, "the request to be active", seconds=SOON)
         world.ending.complete(Caller(slack_user=ANA), request.id)
         wait_for(lambda: state_of(world, request) is RequestState.ENDED, "the request to end", seconds=SOON)
+
+
+def test_only_what_is_due_before_the_next_look_wakes_the_reconciler(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "IDLE", timedelta(seconds=5))
+    turns = ReconcilerTurns(world.reconciler(), clock=world.clock)
+    for at in (None, world.clock.now + timedelta(seconds=6)):
+        turns.wake_if_due(at)
+        assert not turns.loop._woken.is_set()
+    turns.wake_if_due(world.clock.now + timedelta(seconds=5))
+    assert turns.loop._woken.is_set()
+
+
+def test_what_a_commit_says_is_due_is_claimed_without_a_look(world: World) -> None:
+    looks: list[int] = []
+    reconciler = world.reconciler()
+    look = reconciler.next_due_at
+
+    def counted() -> datetime | None:
+        looks.append(1)
+        return look()
+
+    reconciler.next_due_at = counted  # type: ignore[method-assign]
+    turns = ReconcilerTurns(reconciler, clock=world.clock)
+    request = world.submit()
+    world.approve(request)
+    turns.wake_if_due(world.clock.now)
+    turns.turn()
+    turns.stop()
+    assert state_of(world, request) is RequestState.ACTIVE
+    assert len(looks) == 1, "for what is due next"
+    turns.turn()
+    assert len(looks) == 2, "told once, it looks again"
 
 
 def test_removals_get_through_while_provisioning_hangs(world: World) -> None:
@@ -240,7 +274,7 @@ def test_work_that_fails_is_logged_and_stops_nothing(world: World, caplog: pytes
 
     reconciler.work = breaks  # type: ignore[method-assign]
     turns = ReconcilerTurns(reconciler, clock=world.clock, threads=2, kept_for_removals=1)
-    world.store.on_commit(turns.loop.wake)  # type: ignore[attr-defined]
+    world.store.on_commit(turns.wake_if_due)  # type: ignore[attr-defined]
     turns.loop.start()
     try:
         world.approve(poisoned)

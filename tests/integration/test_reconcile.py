@@ -9,6 +9,7 @@ from access.audit import Kind
 from access.errors import UnavailableError
 from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState
 from access.ports import Store
+from access.reconcile import Reconciler
 from access.service.desk import Caller
 from access.steps import Done, Failed, Step, Waiting
 from tests.values import ANA
@@ -308,6 +309,30 @@ def test_a_restarted_instance_takes_its_leases_back_at_once_and_others_wait(worl
     assert restarted.claim(5, removals_only=False) == [request.id]
     world.clock.forward(minutes=2, seconds=1)
     assert world.reconciler("two").claim(5, removals_only=False) == [request.id]
+
+
+def test_what_ended_between_its_claim_and_the_work_on_it_is_removed(world: World) -> None:
+    request = world.submit("web-1")
+    world.approve(request)
+    worker = world.reconciler()
+    assert worker.claim(1, removals_only=False) == [request.id]
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    worker.work(request.id)
+    world.reconcile(worker)
+    assert world.standing(request.id).request.state is RequestState.ENDED
+    assert world.account.asked[-1] == ("remove", f"{request.id}.1")
+    assert Kind.REQUEST_STARTED not in world.kinds(request.id)
+
+
+def test_the_work_that_follows_a_claim_reads_once_less(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(Reconciler, "_look", lambda _, held: looks.append(held) or [])
+    request = world.submit("web-1")
+    world.approve(request)
+    worker = world.reconciler()
+    worker.work(*worker.claim(1, removals_only=False))
+    assert world.standing(request.id).request.state is RequestState.ACTIVE
+    assert looks == []
 
 
 def test_the_next_due_instant_is_the_earliest_end(world: World) -> None:

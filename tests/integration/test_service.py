@@ -21,11 +21,12 @@ from access.errors import (
 from access.model import AccessRequest, EndCause, Login, RequestState, SignIn, SlackUser, Submission, Verdict
 from access.ports import Certificate, Store
 from access.service.desk import Caller
+from access.service.filing import Submitted
 from access.service.keys import Keys
 from access.service.linking import Linked, Linking
 from access.service.refreshing import Refreshing
 from access.service.showing import Showing
-from access.service.submitting import Parked, Submitted
+from access.service.submitting import Parked
 from storage.repositories.requests import SqlRequests
 from tests.stores import run_together
 from tests.values import ANA, BEN, NOW, a_person, a_policy, a_rule, a_server

@@ -12,7 +12,8 @@ import pytest
 from access.audit import Kind
 from access.model import EndCause, GrantState, RequestState, Submission, Verdict
 from access.ports import Post
-from access.service.submitting import Submitted, Submitting
+from access.service.filing import Submitted
+from access.service.submitting import Submitting
 from access.steps import Done, Failed
 from handlers import ids
 from handlers.after_ack import BUSY, AfterAck

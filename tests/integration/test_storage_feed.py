@@ -33,14 +33,14 @@ def test_a_request_is_stale_until_slack_shows_its_revision(store: SqlStore) -> N
     assert stale(store, limit=2) == ["AR-1", "AR-2"]
 
     with store.unit_of_work() as work:
-        work.posts.shown("AR-1", 1)
-        work.posts.shown("AR-2", 1)
+        work.posts.shown({"AR-1": 1})
+        work.posts.shown({"AR-2": 1})
         work.commit()
     assert stale(store) == ["AR-3"]
 
     with store.unit_of_work() as work:
         work.requests.save(replace(first, revision=3))
-        work.posts.shown("AR-1", 2)  # a revision that was passed meanwhile
+        work.posts.shown({"AR-1": 2})  # a revision that was passed meanwhile
         work.commit()
     assert stale(store) == ["AR-1", "AR-3"]
 
@@ -49,8 +49,8 @@ def test_a_late_word_of_an_old_revision_does_not_make_a_request_stale_again(stor
     first = with_requests(store)[0]
     with store.unit_of_work() as work:
         work.requests.save(replace(first, revision=2))
-        work.posts.shown("AR-1", 2)
-        work.posts.shown("AR-1", 1)
+        work.posts.shown({"AR-1": 2})
+        work.posts.shown({"AR-1": 1})
         work.commit()
 
     assert stale(store) == ["AR-2", "AR-3"]
@@ -59,7 +59,7 @@ def test_a_late_word_of_an_old_revision_does_not_make_a_request_stale_again(stor
 def test_a_request_put_off_comes_back_later(store: SqlStore) -> None:
     with_requests(store)
     with store.unit_of_work() as work:
-        work.posts.put_off("AR-1", NOW + MINUTE)
+        work.posts.put_off({"AR-1": NOW + MINUTE})
         work.commit()
 
     assert stale(store) == ["AR-2", "AR-3"]

@@ -1,6 +1,6 @@
 """What is used once: tickets, logins, assertions, deliveries; and parked requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -31,6 +31,13 @@ PARKED = ParkedRequest(
     parked_at=NOW,
     lapses_at=NOW + 30 * MINUTE,
 )
+
+
+def claim_all(store: SqlStore, keys: Sequence[str]) -> bool:
+    with store.unit_of_work() as work:
+        done = work.deliveries.claim_all([(key, "") for key in keys], at=NOW)
+        work.commit()
+    return done
 
 
 def claim(store: SqlStore, key: str, subject: str) -> str:
@@ -179,3 +186,20 @@ def test_the_same_delivery_at_the_same_moment_waits_for_the_first(
         postgres_server.wait_for_waiters(postgres_url)
         work.commit()
         assert second.result(timeout=10) == "duplicate of AR-1"
+
+
+@pytest.mark.postgres
+def test_the_same_deliveries_in_another_order_to_two_processes_count_once(
+    postgres_server: PostgresServer, postgres_url: str, open_store: Callable[[str], SqlStore]
+) -> None:
+    """Had each its own order, each would have one that the other waits for."""
+    keys = ["trigger-1", "trigger-2", "trigger-3"]
+    one, two, middle = (open_store(postgres_url) for _ in range(3))
+    with ThreadPoolExecutor(2) as pool:
+        with middle.unit_of_work() as work:  # undone when both wait
+            work.deliveries.claim("trigger-2", subject="", at=NOW)
+            outcomes = [pool.submit(claim_all, one, keys)]
+            postgres_server.wait_for_waiters(postgres_url)
+            outcomes.append(pool.submit(claim_all, two, keys[::-1]))
+            postgres_server.wait_for_waiters(postgres_url, waiters=2)
+        assert [each.result(timeout=10) for each in outcomes] == [True, False]

@@ -3,9 +3,10 @@
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from access.audit import Event, Head, Kind
 from access.errors import NotFoundError, UnavailableError
 from access.ports import Store, UnitOfWork
-from storage import unit_of_work
+from storage import engine, unit_of_work
 from storage.errors import StoreBusyError, StoreUrlError
-from storage.unit_of_work import AT_ONCE, NO_ANSWER, NO_ANSWER_TO_COMMIT, SqlStore
+from storage.unit_of_work import AT_ONCE, NO_ANSWER, NO_ANSWER_TO_COMMIT, SqlStore, SqlUnitOfWork
 from tests.postgres import PostgresServer
 from tests.stores import SEALER, run_together
 from tests.values import NOW, a_person, a_request
 
+HOUR = timedelta(hours=1)
 EVENT = Event(kind=Kind.KEY_ADDED, at=NOW, actor="P-ana")
 OPEN_AND_SAVE = """
 import sys
@@ -240,17 +242,39 @@ def test_a_url_that_cannot_be_used_is_explained(url: str, sentence: str) -> None
 
 
 def test_commits_that_recorded_events_wake_whoever_listens(store: SqlStore) -> None:
-    woken = threading.Event()
-    store.on_commit(woken.set)
+    told: list[datetime | None] = []
+    store.on_commit(told.append)
     events_and_people(store)
     with store.unit_of_work() as work:
         work.record(EVENT)
     with store.unit_of_work() as work:
         work.people.save(a_person())
         work.commit()
-    assert not woken.is_set()
+    assert told == []
     save(store)
-    assert woken.is_set()
+    assert len(told) == 1
+
+
+def test_whoever_listens_is_told_when_the_first_of_the_requests_is_due(store: SqlStore) -> None:
+    told: list[datetime | None] = []
+    store.on_commit(told.append)
+    with store.unit_of_work() as work:
+        work.people.save(a_person())
+        work.commit()
+    first, second = a_request(id="AR-1", due_at=NOW + HOUR), a_request(id="AR-2", due_at=None)
+    acts: list[Callable[[SqlUnitOfWork], object]] = [
+        lambda work: (work.requests.add(second), work.requests.add(first)),
+        lambda work: work.requests.add_all_if_free([a_request(id="AR-3", due_at=NOW + 2 * HOUR)]),
+        lambda work: work.requests.save_all([second, replace(first, due_at=NOW)]),
+        lambda work: work.requests.save(replace(first, due_at=None)),
+        lambda work: work.requests.get("AR-1"),
+    ]
+    for act in acts:
+        with store.unit_of_work() as work:
+            act(work)
+            work.record(EVENT)
+            work.commit()
+    assert told == [NOW + HOUR, NOW + 2 * HOUR, NOW, None, None]
 
 
 def test_two_who_add_the_same_at_once_are_told_so(store: SqlStore) -> None:
@@ -301,10 +325,25 @@ def test_a_connection_cut_before_the_commit_is_told_as_far_as_it_is_known(
 
 @pytest.mark.postgres
 def test_connections_that_died_in_the_pool_are_replaced_unnoticed(
-    postgres_store: SqlStore, postgres_server: PostgresServer, postgres_url: str
+    postgres_store: SqlStore, postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "REST", 0.0)
     save(postgres_store)
     assert postgres_server.cut_connections(postgres_url.rpartition("/")[2]) == 1
+    save(postgres_store, "Ben Ode")
+    assert events_and_people(postgres_store) == (2, 2)
+
+
+@pytest.mark.postgres
+def test_a_connection_that_died_right_after_its_use_is_told_once(
+    postgres_store: SqlStore, postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "REST", 60.0)
+    save(postgres_store)
+    assert postgres_server.cut_connections(postgres_url.rpartition("/")[2]) == 1
+    with pytest.raises(UnavailableError) as caught:
+        save(postgres_store, "Ben Ode")
+    assert caught.value.sentence == NO_ANSWER
     save(postgres_store, "Ben Ode")
     assert events_and_people(postgres_store) == (2, 2)
 

@@ -6,7 +6,8 @@ from access.audit import Kind
 from access.model import Submission
 from access.ports import Store
 from access.service.desk import Caller
-from access.service.submitting import Submitted, Submitting
+from access.service.filing import Submitted
+from access.service.submitting import Submitting
 from tests.values import ANA
 from tests.world import World
 
