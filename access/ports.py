@@ -426,7 +426,7 @@ class Posts(Protocol):
     def stale(self, now: datetime, limit: int) -> Sequence[AccessRequest]:
         """Requests of which Slack shows less than there is (``shown_revision < revision``), least recent first.
 
-        Left out: those put off until later by ``put_off``.
+        Left out: those put off until later.
         """
         ...
 
@@ -440,12 +440,11 @@ class Posts(Protocol):
         """Insert or update, by request, audience, recipient and stage."""
         ...
 
-    def shown(self, revisions: Mapping[str, int]) -> None:
-        """Slack shows these revisions of the requests everywhere."""
-        ...
+    def note(self, *, shown: Mapping[str, int], put_off: Mapping[str, datetime]) -> None:
+        """Of some requests Slack shows these revisions everywhere; the others are to be tried again at these instants.
 
-    def put_off(self, until: Mapping[str, datetime]) -> None:
-        """Try these requests again later, each at its own instant."""
+        Their rows are changed in the order of their ids, so that nobody waits for each other in a circle.
+        """
         ...
 
 

@@ -141,12 +141,12 @@ class Reconciler:
             return self._load(uow, request_ids)
 
     def _readable(self, uow: UnitOfWork, request_ids: Sequence[str]) -> list[Case]:
-        """What a claim finds; nothing if one cannot be read, which is the matter of those who work on them."""
+        """What a claim finds; nothing if one cannot be read, which is the matter of those who work on each."""
         try:
             return self._load(uow, request_ids) if request_ids else []
         except UnavailableError:
             raise
-        except PassportError:
+        except (PassportError, TypeError, ValueError):  # not what breaks the transaction: the leases are to be kept
             return []
 
     def _load(self, uow: UnitOfWork, request_ids: Iterable[str], *, lock: bool = False) -> list[Case]:

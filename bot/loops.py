@@ -116,9 +116,10 @@ class ReconcilerTurns:
             delay = self._delay()
             if delay is None or delay > timedelta():  # a look is cheaper than claims that find nothing
                 return delay
-        if self._hand_out(self._free(self._kept), removals_only=False):  # removals come first there, too
+        if self._hand_out(self._free(self._kept), removals_only=False, most=1):  # few: each has a thread of its own
             return self._delay()
         self._hand_out(self._free(0), removals_only=True)
+        self._hand_out(self._free(self._kept), removals_only=False)
         return IDLE  # a thread that gets free wakes the loop
 
     def _delay(self) -> timedelta | None:
@@ -144,19 +145,16 @@ class ReconcilerTurns:
         with self._lock:
             return self._threads - kept - self._busy
 
-    def _hand_out(self, free: int, *, removals_only: bool) -> bool:
-        """A pile for each free thread: of one request usually, of several when more are due than threads are free.
-
-        Whether that was all there is.
-        """
+    def _hand_out(self, free: int, *, removals_only: bool, most: int = MOST_TOGETHER) -> bool:
+        """A pile of at most so many requests for each free thread; whether that was all there is."""
         if free <= 0:
             return False
-        claimed = self._reconciler.claim(free * MOST_TOGETHER, removals_only=removals_only)
+        claimed = self._reconciler.claim(free * most, removals_only=removals_only)
         for pile in filter(None, (claimed[first::free] for first in range(free))):
             with self._lock:
                 self._busy += 1
             self._pool.submit(self._work, *pile).add_done_callback(self._done)
-        return len(claimed) < free * MOST_TOGETHER
+        return len(claimed) < free * most
 
     def _done(self, future: "Future[None]") -> None:
         with self._lock:

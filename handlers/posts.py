@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from access.errors import UnavailableError
+from access.errors import PassportError, UnavailableError
 from access.model import AccessRequest, RequestState
-from access.ports import Clock, Post, Store
+from access.ports import Clock, Post, Store, UnitOfWork
 from access.service.submitting import Standing, standings
 from handlers import phrases
 from handlers.cards import wanted_posts
@@ -63,21 +63,24 @@ class SlackPosts:
 
     def step(self) -> None:
         """Bring one batch up to date; raises OutageError."""
-        batch, self._silences = self._load(), 0
-        done: dict[str, datetime | None] = {}
+        (batch, broken), self._silences = self._load(), 0
+        done: dict[str, datetime | None] = dict.fromkeys(broken, self._clock() + MENDED_AFTER)
         try:
             for seen in batch:
                 done[seen.standing.request.id] = self._bring(seen)
         finally:
             self._record(batch, done)
-        if len(batch) == BATCH:
+        if len(batch) + len(broken) == BATCH:
             self._alarms.set(self._clock())
 
-    def _load(self) -> list[Shown]:
+    def _load(self) -> tuple[list[Shown], set[str]]:
+        """A batch, and the requests that belong to it but cannot be read as a whole."""
         with self._store.unit_of_work(read_only=True) as uow:
-            stale = standings(uow, uow.posts.stale(self._clock(), BATCH))
-            posts = uow.posts.of_all([each.request.id for each in stale])
-            return [Shown(standing=each, posts=posts.get(each.request.id, ())) for each in stale]
+            stale = uow.posts.stale(self._clock(), BATCH)
+            found = _readable(uow, stale)
+            posts = uow.posts.of_all([each.request.id for each in found])
+        broken = {request.id for request in stale} - {each.request.id for each in found}
+        return [Shown(standing=each, posts=posts.get(each.request.id, ())) for each in found], broken
 
     def _record(self, batch: Sequence[Shown], done: Mapping[str, datetime | None]) -> None:
         """Mark the revision that was rendered: one that came meanwhile stays stale."""
@@ -87,8 +90,8 @@ class SlackPosts:
         until = {request_id: min(later, soon) for request_id, later in done.items() if later}
         revisions = {seen.standing.request.id: seen.standing.request.revision for seen in batch}
         with self._store.unit_of_work() as uow:
-            uow.posts.put_off(until)
-            uow.posts.shown({request_id: revisions[request_id] for request_id in done if request_id not in until})
+            shown = {request_id: revisions[request_id] for request_id in done if request_id not in until}
+            uow.posts.note(shown=shown, put_off=until)
             uow.commit()
         for at in until.values():
             self._alarms.set(at)
@@ -197,6 +200,18 @@ class SlackPosts:
             f"Slack takes no messages to {phrases.shown(recipient, 40)} ({phrases.shown(error.code)}), "
             f"so nobody there sees {request.id}. Mend that, or change whom its rule tells.",
         )
+
+
+def _readable(uow: UnitOfWork, requests: Sequence[AccessRequest]) -> list[Standing]:
+    try:
+        return standings(uow, requests)
+    except UnavailableError:
+        raise
+    except PassportError as error:
+        if len(requests) == 1:
+            _log.error("%s", error.sentence)
+            return []
+        return [found for request in requests for found in _readable(uow, [request])]
 
 
 def _post_of(seen: Shown, wanted: Wanted, recipient: str) -> Post:

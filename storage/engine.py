@@ -123,7 +123,7 @@ def _look_after_a_rest(
         return
     try:
         dialect.do_ping(connection)
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         raise InvalidatePoolError from error
 
 

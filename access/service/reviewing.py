@@ -102,6 +102,7 @@ class Reviewing:
         }
         if review.duration:
             details["duration"] = duration_words(review.duration)
+        if review.duration and review.verdict is Verdict.APPROVE:
             request = replace(request, duration=min(request.duration, review.duration))
         if review.verdict is Verdict.DENY:
             request, kind = lifecycle.decide(request, RequestState.DENIED, at=review.at), Kind.REQUEST_DENIED

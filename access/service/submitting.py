@@ -75,7 +75,14 @@ class Submitting:
         """
         check_reason(submission.reason)
         filed = self._filing.file(Asked(caller=caller, submission=submission))
-        return filed or self._park(caller, submission) or self.submit(caller, submission)
+        if filed is not None:
+            return filed
+        parked = self._park(caller, submission)
+        if self._is_signed_in(caller, submission):  # at this very moment: that sign-in may have found nothing to send
+            sent = self._unpark(parked.parked)
+            if sent.request:
+                return Submitted(request=sent.request, reason=sent.sentence)
+        return parked
 
     def unpark(self, slack_user: SlackUser) -> list[Unparked]:
         """File what waited for this Slack user's sign-in, each in its own unit of work."""
@@ -143,8 +150,13 @@ class Submitting:
                 raise NotFoundError(f"There is no request {request_id} that you may see.")
             return standing(uow, request)
 
-    def _park(self, caller: Caller, submission: Submission) -> Parked | None:
-        """Keep it for after the sign-in; None if there was one at this very moment."""
+    def _is_signed_in(self, caller: Caller, submission: Submission) -> bool:
+        with self._desk.store.unit_of_work(read_only=True) as uow:
+            link = uow.people.link_of(caller.slack_user)
+        return link is not None and self._filing.lasts(link, submission)
+
+    def _park(self, caller: Caller, submission: Submission) -> Parked:
+        """Keep it for after the sign-in."""
         now = self._desk.clock()
         parked = ParkedRequest(
             id=self._desk.token(),
@@ -155,8 +167,6 @@ class Submitting:
         )
         with self._desk.store.unit_of_work() as uow:
             link = uow.people.link_of(caller.slack_user)
-            if link and self._filing.lasts(link, submission):
-                return None
             claim(uow, caller, subject="", at=now)
             if len(uow.sign_ins.parked_of(caller.slack_user)) >= MOST_PARKED:
                 raise RefusedError(

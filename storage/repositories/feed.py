@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Integer, Row, bindparam, case, delete, insert, or_, select, update
 
 from access.model import AccessRequest, SlackUser
 from access.ports import Post
@@ -31,12 +31,16 @@ _SAVE_POST = insert_or_update(
     ("request_id", "audience", "recipient", "stage"),
     ("channel", "ts", "shown_revision", "attempts", "retry_at", "problem"),
 )
-_SHOWN = (
+_NOTE = (
     update(requests)
-    .where(requests.c.id == bindparam("row"), requests.c.shown_revision < bindparam("shown"))
-    .values(shown_revision=bindparam("shown"), show_after=None)
+    .where(requests.c.id == bindparam("row"))
+    .values(
+        shown_revision=case(
+            (requests.c.shown_revision < bindparam("shown"), bindparam("shown")), else_=requests.c.shown_revision
+        ),
+        show_after=bindparam("until"),
+    )
 )
-_PUT_OFF_REQUEST = update(requests).where(requests.c.id == bindparam("row")).values(show_after=bindparam("until"))
 _ADD_MESSAGE = insert(outbox)
 _DUE_MESSAGES = (
     select(outbox)
@@ -80,15 +84,13 @@ class SqlPosts:
     def save(self, post: Post) -> None:
         self._connection.execute(_SAVE_POST[self._connection.dialect.name], _post_to_row(post))
 
-    def shown(self, revisions: Mapping[str, int]) -> None:
-        if revisions:
-            rows = [{"row": request_id, "shown": revision} for request_id, revision in sorted(revisions.items())]
-            self._connection.execute(_SHOWN, one_or_all(rows))
-
-    def put_off(self, until: Mapping[str, datetime]) -> None:
-        if until:
-            rows = [{"row": request_id, "until": at} for request_id, at in sorted(until.items())]
-            self._connection.execute(_PUT_OFF_REQUEST, one_or_all(rows))
+    def note(self, *, shown: Mapping[str, int], put_off: Mapping[str, datetime]) -> None:
+        rows = [
+            {"row": request_id, "shown": shown.get(request_id, 0), "until": put_off.get(request_id)}
+            for request_id in sorted({*shown, *put_off})
+        ]
+        if rows:
+            self._connection.execute(_NOTE, one_or_all(rows))
 
 
 class SqlOutbox:

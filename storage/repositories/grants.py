@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from access.errors import NotFoundError, RefusedError
 from access.model import Grant, GrantState, Review, SlackUser, Verdict
+from storage.errors import UnreadableError
 from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
 from storage.repositories.statements import add_new, insert_new, one_or_all
 from storage.rows import grants, reviews
@@ -82,6 +83,13 @@ def _number(grant: Grant) -> tuple[int, str]:
 
 
 def _grant_from_row(row: Row[Any]) -> Grant:
+    try:
+        return _from_row(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableError(f"{row.id} holds what this version of Passport cannot read. See the log.") from error
+
+
+def _from_row(row: Row[Any]) -> Grant:
     return Grant(
         id=row.id,
         request_id=row.request_id,

@@ -18,12 +18,15 @@ def lab(sqlite_store: SqlStore) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("count", [1, 30])
-def test_unreadable_requests_silence_nobody(lab: Lab, sqlite_url: str, count: int) -> None:
+@pytest.mark.parametrize(
+    "poison", ["""UPDATE requests SET servers = '[{"unheard": "of"}]'""", "UPDATE grants SET route = '{}'"]
+)
+def test_unreadable_requests_silence_nobody(lab: Lab, sqlite_url: str, count: int, poison: str) -> None:
     for _ in range(count):
-        lab.world.submit()
+        lab.world.approve(lab.world.submit())
     engine = create_engine(parse_url(sqlite_url))
     with engine.begin() as connection:
-        connection.execute(text("""UPDATE requests SET servers = '[{"unheard": "of"}]'"""))
+        connection.execute(text(poison))
     engine.dispose()
     lab.clock.forward(seconds=1)
     well = lab.world.submit("db-2")

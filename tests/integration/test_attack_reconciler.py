@@ -12,6 +12,8 @@ from access.ports import Store
 from access.reconcile import LEASE, Reconciler
 from access.service.desk import Caller
 from access.steps import Done, Step
+from bot.loops import ReconcilerTurns
+from sandbox.reading import wait_for
 from storage.engine import parse_url
 from tests.values import ANA
 from tests.world import World
@@ -24,13 +26,15 @@ def world(store: Store) -> World:
     return World(store)
 
 
-def poison(database_url: str, *request_ids: str) -> None:
+UNHEARD_OF = """UPDATE requests SET servers = '[{"unheard"\\: "of"}]' WHERE id = :id"""
+
+
+def poison(database_url: str, *request_ids: str, by: str = UNHEARD_OF) -> None:
     """What a newer Passport wrote before it was taken back, say: this one cannot read it."""
     engine = create_engine(parse_url(database_url))
     with engine.begin() as connection:
         for request_id in request_ids:
-            statement = text("UPDATE requests SET servers = :servers WHERE id = :id")
-            connection.execute(statement, {"id": request_id, "servers": '[{"unheard": "of"}]'})
+            connection.execute(text(by), {"id": request_id})
     engine.dispose()
 
 
@@ -41,6 +45,14 @@ def one_turn(reconciler: Reconciler) -> list[str]:
         with suppress(Exception):
             reconciler.work(request_id)
     return list(claimed)
+
+
+def take_a_turn(world: World) -> None:
+    """One of the loop, with its threads."""
+    turns = ReconcilerTurns(world.reconciler(), clock=world.clock)
+    turns.turn()
+    wait_for(lambda: not turns._busy, "the work to be done")
+    turns.stop()
 
 
 def running(world: World, count: int) -> list[str]:
@@ -63,6 +75,34 @@ def test_unreadable_requests_keep_nobody_from_their_end(world: World, database_u
     assert world.standing(well).request.state is RequestState.ENDED
     world.clock.forward(seconds=LEASE.total_seconds() + 1)
     assert set(one_turn(reconciler)) == set(unreadable)  # never given up either
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        UNHEARD_OF,
+        "UPDATE requests SET terms = '[]' WHERE id = :id",
+        "UPDATE grants SET route = '{}' WHERE request_id = :id",
+    ],
+)
+def test_a_row_that_cannot_be_read_keeps_nobody_from_their_access(world: World, database_url: str, by: str) -> None:
+    unreadable, well = world.submit("web-1"), world.submit("db-2")
+    for request in (unreadable, well):
+        world.approve(request)
+    poison(database_url, unreadable.id, by=by)
+    take_a_turn(world)
+    assert world.standing(well.id).request.state is RequestState.ACTIVE
+
+
+def test_a_column_that_is_no_json_keeps_nobody_from_their_access(sqlite_store: Store, sqlite_url: str) -> None:
+    """PostgreSQL takes none."""
+    world = World(sqlite_store)
+    unreadable, well = world.submit("web-1"), world.submit("db-2")
+    for request in (unreadable, well):
+        world.approve(request)
+    poison(sqlite_url, unreadable.id, by="UPDATE requests SET servers = '[' WHERE id = :id")
+    take_a_turn(world)
+    assert world.standing(well.id).request.state is RequestState.ACTIVE
 
 
 def test_a_broken_inventory_is_a_failed_start_and_no_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from access.steps import Done, Step
 from bot import loops
 from bot.loops import Loop, ReconcilerTurns
 from sandbox.reading import wait_for
-from tests.values import ANA, a_policy
+from tests.values import ANA, NOW, FakeClock, a_policy
 from tests.world import World
 
 NEVER = timedelta(days=1)
@@ -226,11 +226,57 @@ def test_what_a_commit_says_is_due_is_claimed_without_a_look(world: World) -> No
     world.approve(request)
     turns.wake_if_due(world.clock.now)
     turns.turn()
-    turns.stop()
-    assert state_of(world, request) is RequestState.ACTIVE
+    wait_for(lambda: state_of(world, request) is RequestState.ACTIVE, "the request to be active", seconds=SOON)
     assert len(looks) == 1, "for what is due next"
     turns.turn()
+    turns.stop()
     assert len(looks) == 2, "told once, it looks again"
+
+
+class Due:
+    """A reconciler with so much to do, that writes down which piles are worked on together."""
+
+    def __init__(self, removals: int, others: int) -> None:
+        self.removals, self.others = [f"R{n}" for n in range(removals)], [f"O{n}" for n in range(others)]
+        self.piles: list[tuple[str, ...]] = []
+        self.hold = threading.Event()
+
+    def next_due_at(self) -> datetime | None:
+        return NOW if self.removals or self.others else None
+
+    def claim(self, limit: int, *, removals_only: bool) -> list[str]:
+        claimed = [*self.removals, *(() if removals_only else self.others)][:limit]
+        self.removals = [each for each in self.removals if each not in claimed]
+        self.others = [each for each in self.others if each not in claimed]
+        return claimed
+
+    def work(self, *request_ids: str) -> None:
+        self.piles.append(request_ids)
+        assert self.hold.wait(SOON)
+
+
+@pytest.mark.parametrize(
+    ("busy", "removals", "others", "sizes"),
+    [
+        (0, 0, 3, [1, 1, 1]),
+        (0, 8, 0, [1] * 8),  # each end has a thread of its own
+        (4, 10, 0, [1, 3, 3, 3]),  # and where there are more, those that are kept take part
+        (4, 1, 15, [1]),  # no end waits for others' beginnings; those come when a thread is free
+        (0, 0, 100, [1] * 5),
+        (0, 1000, 0, [1] * 5 + [16] * 3),
+    ],
+)
+def test_ends_have_every_thread_and_share_as_little_as_they_can(
+    busy: int, removals: int, others: int, sizes: list[int]
+) -> None:
+    due = Due(removals, others)
+    turns = ReconcilerTurns(due, clock=FakeClock())  # type: ignore[arg-type]
+    turns._busy = busy
+    turns.turn()
+    wait_for(lambda: len(due.piles) == len(sizes), "the piles to be worked on")
+    due.hold.set()
+    turns.stop()
+    assert sorted(map(len, due.piles)) == sizes
 
 
 def test_removals_get_through_while_provisioning_hangs(world: World) -> None:

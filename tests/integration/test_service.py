@@ -26,7 +26,7 @@ from access.service.keys import Keys
 from access.service.linking import Linked, Linking
 from access.service.refreshing import Refreshing
 from access.service.showing import Showing
-from access.service.submitting import Parked
+from access.service.submitting import Parked, Submitting
 from storage.repositories.requests import SqlRequests
 from tests.stores import run_together
 from tests.values import ANA, BEN, NOW, a_person, a_policy, a_rule, a_server
@@ -219,6 +219,26 @@ class TestSubmitting:
         with world.store.unit_of_work() as uow:
             assert len(uow.sign_ins.parked_of(ANA)) == 1
             assert uow.requests.find() == []
+
+    def test_a_sign_in_at_the_same_moment_finds_nothing_parked_and_the_request_is_sent_all_the_same(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        park = Submitting._park
+
+        def overtaken(self: Submitting, caller: Caller, submission: Submission) -> Parked:
+            parked = park(self, caller, submission)
+            world.clock.now -= timedelta(seconds=1)  # the sign-in began before, and saw nothing parked
+            sign_in(world)
+            world.clock.forward(seconds=1)
+            return parked
+
+        monkeypatch.setattr(Submitting, "_park", overtaken)
+        words = Submission(servers=("web-1",), reason="INC-1", duration=timedelta(hours=1))
+        done = world.submitting.submit(Caller(slack_user=CLEO), words)
+        assert isinstance(done, Submitted)
+        assert world.standing(done.request.id).request.reason == "INC-1"
+        with world.store.unit_of_work() as uow:
+            assert uow.sign_ins.parked_of(CLEO) == []
 
     def test_a_slack_user_can_park_only_so_many(self, world: World) -> None:
         words = Submission(servers=("web-1",), reason="x")

@@ -1,11 +1,15 @@
 """What Slack shows, in the database: posts that follow requests, direct messages that follow none."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+
+import pytest
 
 from access.model import AccessRequest
 from access.ports import Post
 from storage.unit_of_work import SqlStore
+from tests.postgres import PostgresServer
 from tests.values import ANA, BEN, NOW, a_person, a_request
 
 MINUTE = timedelta(minutes=1)
@@ -33,14 +37,14 @@ def test_a_request_is_stale_until_slack_shows_its_revision(store: SqlStore) -> N
     assert stale(store, limit=2) == ["AR-1", "AR-2"]
 
     with store.unit_of_work() as work:
-        work.posts.shown({"AR-1": 1})
-        work.posts.shown({"AR-2": 1})
+        work.posts.note(shown={"AR-1": 1}, put_off={})
+        work.posts.note(shown={"AR-2": 1}, put_off={})
         work.commit()
     assert stale(store) == ["AR-3"]
 
     with store.unit_of_work() as work:
         work.requests.save(replace(first, revision=3))
-        work.posts.shown({"AR-1": 2})  # a revision that was passed meanwhile
+        work.posts.note(shown={"AR-1": 2}, put_off={})  # a revision that was passed meanwhile
         work.commit()
     assert stale(store) == ["AR-1", "AR-3"]
 
@@ -49,17 +53,45 @@ def test_a_late_word_of_an_old_revision_does_not_make_a_request_stale_again(stor
     first = with_requests(store)[0]
     with store.unit_of_work() as work:
         work.requests.save(replace(first, revision=2))
-        work.posts.shown({"AR-1": 2})
-        work.posts.shown({"AR-1": 1})
+        work.posts.note(shown={"AR-1": 2}, put_off={})
+        work.posts.note(shown={"AR-1": 1}, put_off={})
         work.commit()
 
     assert stale(store) == ["AR-2", "AR-3"]
 
 
+@pytest.mark.postgres
+def test_the_feed_and_whoever_locks_the_same_requests_do_not_wait_in_a_circle(
+    postgres_store: SqlStore, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Had the feed put AR-3 off first, each would have one that the other waits for."""
+    with_requests(postgres_store)
+
+    def note() -> None:
+        with postgres_store.unit_of_work() as work:
+            work.posts.note(shown={"AR-1": 1}, put_off={"AR-3": NOW})
+            work.commit()
+
+    def lock() -> None:
+        with postgres_store.unit_of_work() as work:
+            work.requests.get_all(["AR-1", "AR-3"], lock=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        with postgres_store.unit_of_work() as work:
+            work.requests.get("AR-1", lock=True)
+            running = [pool.submit(note)]
+            postgres_server.wait_for_waiters(postgres_url)
+            running.append(pool.submit(lock))
+            postgres_server.wait_for_waiters(postgres_url, waiters=2)
+        for each in running:
+            each.result(timeout=10)
+    assert stale(postgres_store) == ["AR-2", "AR-3"]
+
+
 def test_a_request_put_off_comes_back_later(store: SqlStore) -> None:
     with_requests(store)
     with store.unit_of_work() as work:
-        work.posts.put_off({"AR-1": NOW + MINUTE})
+        work.posts.note(shown={}, put_off={"AR-1": NOW + MINUTE})
         work.commit()
 
     assert stale(store) == ["AR-2", "AR-3"]

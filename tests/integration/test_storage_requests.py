@@ -84,7 +84,7 @@ def test_saving_changes_the_request_and_leaves_its_lease_and_what_slack_shows(st
     fill(store, due_request(1))
     assert claim(store) == ["AR-0001"]
     with store.unit_of_work() as work:
-        work.posts.shown({"AR-0001": 1})
+        work.posts.note(shown={"AR-0001": 1}, put_off={})
         changed = replace(work.requests.get("AR-0001", lock=True), state=RequestState.ACTIVE, problem="slow")
         work.requests.save(changed)
         work.commit()
