@@ -13,9 +13,9 @@ COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-ex
 demo: $(READY)
 	@$(BIN)/python -m sandbox demo
 
-# Three workers on two cores: tests that boot real servers mostly wait.
+# Three workers on two cores: tests that boot real servers mostly wait. They come first, so that none is waited for at the end.
 test: $(READY)
-	@$(BIN)/pytest -n 3 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

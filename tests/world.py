@@ -131,9 +131,12 @@ class World:
             owner=owner,
         )
 
-    def submit(self, *servers: str, minutes: int = 60, who: SlackUser = ANA) -> AccessRequest:
+    def submit(
+        self, *servers: str, minutes: int = 60, who: SlackUser = ANA, source_ip: str | None = None
+    ) -> AccessRequest:
         """A request that is pending."""
-        words = Submission(servers=servers or ("web-1",), reason="INC-1", duration=timedelta(minutes=minutes))
+        duration = timedelta(minutes=minutes)
+        words = Submission(servers=servers or ("web-1",), reason="INC-1", duration=duration, source_ip=source_ip)
         filed = self.submitting.submit(Caller(slack_user=who), words)
         assert isinstance(filed, Submitted)
         return filed.request

@@ -23,7 +23,7 @@ from provisioning.bundle import bundle
 from storage.unit_of_work import SqlStore
 from tests.integration.slack_stage import Stage, stage
 from tests.integration.test_slack_clicks import HOST_KEY, KEY
-from tests.values import ANA, BEN
+from tests.values import ANA, BEN, a_server
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def web(on: Stage) -> Flask:
 def ready(on: Stage, *names: str, platform: str = "linux") -> str:
     on.say(f"key add {KEY}")
     on.slack.reload(ANA.user_id)
+    on.world.inventory.servers[:] = [a_server(name, platform=platform) for name in names]
     request = on.world.submit(*names)
     on.world.approve(request)
     on.world.reconcile()
     with on.world.store.unit_of_work() as uow:
         for grant in uow.grants.of(request.id):
-            server = replace(grant.server, platform=platform)
-            uow.grants.save(replace(grant, server=server, details={"host_keys": HOST_KEY, "port": "2222"}))
+            uow.grants.save(replace(grant, details={"host_keys": HOST_KEY, "port": "2222"}))
         uow.commit()
     return request.id
 
@@ -200,11 +200,7 @@ def test_without_the_setting_there_is_neither_button_nor_page(sqlite_store: SqlS
 
 
 def test_names_that_cannot_be_typed_are_ids(on: Stage, site: FlaskClient, tmp_path: Path) -> None:
-    request_id = ready(on, "web-1", "db-2")
-    with on.world.store.unit_of_work() as uow:
-        for grant, name in zip(uow.grants.of(request_id), ("a\n  ProxyCommand id", "* !web"), strict=True):
-            uow.grants.save(replace(grant, server=replace(grant.server, name=name)))
-        uow.commit()
+    request_id = ready(on, "a\n  ProxyCommand id", "* !web")
     files = unpacked(site.post(path(button(on, request_id))), tmp_path)
     config = files[f"passport-{request_id}/config"]
     hosts = [line for line in config.splitlines() if line.startswith("Host ")]

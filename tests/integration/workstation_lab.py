@@ -86,12 +86,7 @@ class Lab:
 
     def asked(self, *names: str, minutes: int = 60, source_ip: str | None = None) -> AccessRequest:
         """A request of Ana's that is pending."""
-        request = self.world.submit(*names, minutes=minutes)
-        if source_ip is not None:
-            with self.store.unit_of_work() as uow:
-                uow.requests.save(replace(request, source_ip=source_ip))
-                uow.commit()
-        return request
+        return self.world.submit(*names, minutes=minutes, source_ip=source_ip)
 
     def reconcile(self) -> None:
         """Everything that becomes due within a few seconds."""
