@@ -114,13 +114,13 @@ class ReconcilerTurns:
             self._told.clear()
         else:
             delay = self._delay()
-            if delay is None or delay > timedelta():  # a look is cheaper than claims that find nothing
+            if delay is None or delay > timedelta():  # a look is cheaper than two claims that find nothing
                 return delay
-        if self._hand_out(self._free(self._kept), removals_only=False, most=1):  # few: each has a thread of its own
-            return self._delay()
         self._hand_out(self._free(0), removals_only=True)
         self._hand_out(self._free(self._kept), removals_only=False)
-        return IDLE  # a thread that gets free wakes the loop
+        if self._free(self._kept) <= 0:  # a thread that gets free wakes the loop
+            return IDLE
+        return self._delay()
 
     def _delay(self) -> timedelta | None:
         """Until something is due; None when nothing ever will be."""
@@ -145,16 +145,15 @@ class ReconcilerTurns:
         with self._lock:
             return self._threads - kept - self._busy
 
-    def _hand_out(self, free: int, *, removals_only: bool, most: int = MOST_TOGETHER) -> bool:
-        """A pile of at most so many requests for each free thread; whether that was all there is."""
+    def _hand_out(self, free: int, *, removals_only: bool) -> None:
+        """A pile for each free thread: of one request usually, of several when more are due than threads are free."""
         if free <= 0:
-            return False
-        claimed = self._reconciler.claim(free * most, removals_only=removals_only)
+            return
+        claimed = self._reconciler.claim(free * MOST_TOGETHER, removals_only=removals_only)
         for pile in filter(None, (claimed[first::free] for first in range(free))):
             with self._lock:
                 self._busy += 1
             self._pool.submit(self._work, *pile).add_done_callback(self._done)
-        return len(claimed) < free * most
 
     def _done(self, future: "Future[None]") -> None:
         with self._lock:
