@@ -24,7 +24,7 @@ check: $(READY)
 	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
 	@$(BIN)/shellcheck --shell=sh bot/workstation/files/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
-	@$(BIN)/pytest tests/unit --quiet
+	@$(BIN)/pytest tests/unit --quiet -n 2
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench

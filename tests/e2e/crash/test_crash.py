@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.crash.kills import Kills, spread
 from tests.e2e.crash.story import Told
 
-KILLS = 48
+KILLS = 42
 TOWNS = 4
 
 
