@@ -13,7 +13,7 @@ COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-ex
 demo: $(READY)
 	@$(BIN)/python -m sandbox demo
 
-# Three workers on two cores: tests that boot real servers mostly wait. They come first, so that none is waited for at the end.
+# Three workers on two cores. Tests that boot real servers come first, so that none is waited for at the end.
 test: $(READY)
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -54,8 +54,8 @@ class Filing:
 
     def file_in(self, uow: UnitOfWork, asked: Asked, person: Person) -> Submitted | PassportError:
         """The request, or why there is none; what is to be on record goes into the unit of work, uncommitted."""
-        (judged,) = self._put_on_record(uow, [(asked, person)])
-        return judged.outcome
+        (outcome,) = self._put_on_record(uow, [(asked, person)])
+        return outcome
 
     def lasts(self, link: Link, submission: Submission) -> bool:
         """Whether the sign-in lasts as long as the access would."""
@@ -65,18 +65,18 @@ class Filing:
         """What came of each; raises, and files nothing, where one of several would have to be tried again."""
         with self._desk.store.unit_of_work() as uow:
             known = uow.people.behind_all([each.caller.slack_user for each in asked])
-            signed_in = {
-                number: (each, found[0])
-                for number, each in enumerate(asked)
-                if (found := known.get(each.caller.slack_user)) and self.lasts(found[1], each.submission)
-            }
-            judged = dict(zip(signed_in, self._put_on_record(uow, list(signed_in.values())), strict=True))
+            persons = [self._signed_in(known.get(each.caller.slack_user), each.submission) for each in asked]
+            pairs = [(each, person) for each, person in zip(asked, persons, strict=True) if person]
+            outcomes = iter(self._put_on_record(uow, pairs))
             uow.commit()
-        return [judged[number].outcome if number in judged else None for number in range(len(asked))]
+        return [next(outcomes) if person else None for person in persons]
+
+    def _signed_in(self, found: tuple[Person, Link] | None, submission: Submission) -> Person | None:
+        return found[0] if found and self.lasts(found[1], submission) else None
 
     def _put_on_record(
         self, uow: UnitOfWork, signed_in: Sequence[tuple[Asked, Person]], *, taken: int = 0
-    ) -> Sequence[_Judged]:
+    ) -> Sequence[Submitted | PassportError]:
         now = self._desk.clock()
         judged = [self._judge(asked, person, now, taken) for asked, person in signed_in]
         requests = [each.outcome.request for each in judged if isinstance(each.outcome, Submitted)]
@@ -95,7 +95,7 @@ class Filing:
             raise _NotTogetherError
         for event in (each.event for each in judged if each.event):
             uow.record(event)
-        return judged
+        return [each.outcome for each in judged]
 
     def _judge(self, asked: Asked, person: Person, now: datetime, taken: int) -> _Judged:
         submission = asked.submission

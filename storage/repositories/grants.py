@@ -8,8 +8,13 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from access.errors import NotFoundError, RefusedError
 from access.model import Grant, GrantState, Review, SlackUser, Verdict
-from storage.errors import UnreadableError
-from storage.repositories.shapes import progress_from_json, progress_to_json, server_from_json, server_to_json
+from storage.repositories.shapes import (
+    progress_from_json,
+    progress_to_json,
+    server_from_json,
+    server_to_json,
+    understood,
+)
 from storage.repositories.statements import add_new, insert_new, one_or_all
 from storage.rows import grants, reviews
 
@@ -38,8 +43,6 @@ class SqlGrants:
         return sorted(map(_grant_from_row, rows), key=_number)
 
     def of_all(self, request_ids: Sequence[str]) -> Mapping[str, Sequence[Grant]]:
-        if len(request_ids) == 1:  # a list of one is a slower statement
-            return {request_ids[0]: self.of(request_ids[0])}
         found: dict[str, list[Grant]] = defaultdict(list)
         rows = self._connection.execute(_GRANTS_OF_ALL, {"request_ids": list(request_ids)})
         for grant in sorted(map(_grant_from_row, rows), key=_number):
@@ -83,10 +86,7 @@ def _number(grant: Grant) -> tuple[int, str]:
 
 
 def _grant_from_row(row: Row[Any]) -> Grant:
-    try:
-        return _from_row(row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableError(f"{row.id} holds what this version of Passport cannot read. See the log.") from error
+    return understood(row, _from_row)
 
 
 def _from_row(row: Row[Any]) -> Grant:

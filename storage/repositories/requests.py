@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Integer, Row, Update, bindparam, case, func, 
 from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
 from storage.errors import UnreadableError
-from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json
+from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json, understood
 from storage.repositories.statements import add_new, insert_new, one_or_all
 from storage.rows import counters
 from storage.rows import requests as table
@@ -97,8 +97,6 @@ class SqlRequests:
         return request_from_row(row)
 
     def get_all(self, request_ids: Sequence[str], *, lock: bool = False) -> Sequence[AccessRequest]:
-        if len(request_ids) == 1:  # a list of one is a slower statement
-            return [self.get(request_ids[0], lock=lock)]
         rows = self._connection.execute(_GET_ALL_LOCKED if lock else _GET_ALL, {"rows": list(request_ids)})
         found = {row.id: request_from_row(row) for row in rows}
         if missing := [request_id for request_id in request_ids if request_id not in found]:
@@ -166,10 +164,7 @@ def _complain(sentence: str) -> None:
 
 def request_from_row(row: Row[Any]) -> AccessRequest:
     """The request in a row of the requests table; raises UnreadableError."""
-    try:
-        return _from_row(row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableError(f"{row.id} holds what this version of Passport cannot read. See the log.") from error
+    return understood(row, _from_row)
 
 
 def _from_row(row: Row[Any]) -> AccessRequest:

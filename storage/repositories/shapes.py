@@ -1,12 +1,24 @@
-"""How values look inside JSON columns."""
+"""How values look inside JSON columns, and what a row is that cannot be read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
 
 from access.model import Progress, Rights, RouteName, Server, Submission, Terms
+from storage.errors import UnreadableError
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def understood(row: Row[Any], read: Callable[[Row[Any]], T]) -> T:
+    """What ``read`` makes of a row that has an id; raises UnreadableError where it cannot."""
+    try:
+        return read(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableError(f"{row.id} holds what this version of Passport cannot read. See the log.") from error
 
 
 def server_to_json(server: Server) -> Json:
