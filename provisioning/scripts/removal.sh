@@ -37,6 +37,7 @@ load_tombstone() {
 # Ends access, sweeps the server, verifies. True when nothing is left; LEFT names what is.
 end_user() {
     close_door
+    kill_processes
     stop_sessions
     clear_jobs
     kill_processes
@@ -90,19 +91,31 @@ nologin_shell() {
     printf '%s\n' "$shell"
 }
 
-# Lets systemd forget its sessions and end its user manager; kill_processes sees to those who ignore it.
+# Lets systemd forget its sessions and its user manager; asked before the kill, it could be too busy to answer.
 stop_sessions() {
     systemd_runs || return 0
     bounded loginctl disable-linger "$USER_NAME"
     bounded loginctl terminate-user "$USER_NAME"
-    bounded systemctl kill -s KILL "user@$USER_ID.service"
+    bounded systemctl stop "user@$USER_ID.service"
+    bounded systemctl reset-failed "user@$USER_ID.service"
+} 2>/dev/null
+
+# Kills all that runs as the user in one stroke of the kernel (kill(2), -1): what forks faster than anybody can look
+# outruns a list of numbers. There may be more of them than the limit lets a further one become the user.
+kill_at_once() {
+    prlimit --pid "$$" --nproc=unlimited
+    # shellcheck disable=SC2016 # the inner shell, which is the user by then, looks at itself
+    setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups sh -c '
+        while read -r key real effective _; do [ "$key" != Uid: ] || break; done </proc/self/status
+        [ "$real $effective" != "$0 $0" ] || kill -9 -1' "$USER_ID"
+    return 0
 } 2>/dev/null
 
 # Kills until nothing is found: stopped first, so that nothing forks away meanwhile.
 kill_processes() {
     seen=' '
     round=0
-    while pids=$(user_processes) && [ -n "$pids" ]; do
+    while pids=$(user_processes) && kill_at_once && [ -n "$pids" ]; do
         for pid in $pids; do
             kill -STOP "$pid" 2>/dev/null
         done
@@ -120,15 +133,23 @@ kill_processes() {
 # by cgroup, and by sudo's mark in the environment where logins have no login id (UsePAM no).
 user_processes() {
     own=" 1 $(own_processes) "
-    for folder in /proc/[0-9]*; do
-        pid=${folder#/proc/}
+    {
+        for folder in /proc/[0-9]*; do
+            if process_matches "${folder#/proc/}"; then printf '%s\n' "${folder#/proc/}"; fi
+        done
+        grep -lsz "^SUDO_UID=$USER_ID\$" /proc/[0-9]*/environ | cut -d/ -f3
+    } | while read -r pid; do
         case $own in *" $pid "*) continue ;; esac
-        if process_matches "$pid"; then printf '%s\n' "$pid"; fi
-    done
-    grep -lsz "^SUDO_UID=$USER_ID\$" /proc/[0-9]*/environ | cut -d/ -f3 | while read -r pid; do
-        case $own in *" $pid "*) ;; *) printf '%s\n' "$pid" ;; esac
+        is_servers_own "$pid" || printf '%s\n' "$pid"
     done
 }
+
+# Whether it is cron or sshd itself, which somebody has restarted through sudo: without them nobody's access would end,
+# and nobody could come in. Their children, each login among them, are not.
+is_servers_own() {
+    case $(readlink "/proc/$1/exe") in /usr/sbin/cron | /usr/sbin/crond | /usr/sbin/sshd) ;; *) return 1 ;; esac
+    grep -q '^PPid:[[:space:]]*1$' "/proc/$1/status" && grep -q '^Uid:[[:space:]]*0[[:space:]]*0[[:space:]]' "/proc/$1/status"
+} 2>/dev/null
 
 # Prints this program and those that started it: the agent must live to tell the end.
 own_processes() {
@@ -176,21 +197,26 @@ user_mounts() {
     ' /proc/self/mountinfo | sort -r
 }
 
-# Turns mountinfo's octal escapes back into the name.
+# Puts the name that mountinfo writes with octal escapes into NAME, with the newlines that it may end in.
 unescape() {
     # The name is the format on purpose: only printf's format knows \040.
     # shellcheck disable=SC2059
-    printf "$(printf '%s' "$1" | sed 's/%/%%/g')"
+    NAME=$(printf "$(printf '%s' "$1" | sed 's/%/%%/g')x")
+    NAME=${NAME%x}
 }
 
+# Names are the user's to choose: none of them is a pattern here, and none is looked up on the way to umount(2).
 unmount_all() {
+    set -f
     for _ in 1 2 3 4 5; do
         points=$(user_mounts)
         [ -n "$points" ] || break
         for point in $points; do
-            bounded umount -l "$(unescape "$point")" && MOUNTS=$((MOUNTS + 1))
+            unescape "$point"
+            bounded umount -c -l -- "$NAME" && MOUNTS=$((MOUNTS + 1))
         done
     done
+    set +f
     drop_login_note
     if [ -d "/run/user/$USER_ID" ] && [ -z "$(user_mounts)" ]; then rm -rf "/run/user/$USER_ID"; fi
 }
@@ -220,10 +246,18 @@ clear_jobs() {
 # System V memory, semaphores and queues belong to nobody's process and would stay.
 remove_shared_memory() {
     command -v ipcrm >/dev/null || return 0
-    for kind in shm:m:8 sem:s:5 msg:q:8; do
-        column=${kind##*:} option=${kind#*:}
-        awk -v uid="$USER_ID" -v c="$column" 'NR > 1 && $c == uid { print $2 }' "/proc/sysvipc/${kind%%:*}" |
-            while read -r id; do ipcrm "-${option%:*}" "$id"; done
+    shared_memory | while read -r kind id; do
+        case $kind in shm) ipcrm -m "$id" ;; sem) ipcrm -s "$id" ;; msg) ipcrm -q "$id" ;; esac
+    done
+} 2>/dev/null
+
+# Prints kind and number of what belongs to the user or was made by them: an owner may name another one (IPC_SET).
+shared_memory() {
+    for kind in shm sem msg; do
+        awk -v uid="$USER_ID" -v kind="$kind" '
+            NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i }
+            NR > 1 && ($column["uid"] == uid || $column["cuid"] == uid) { print kind, $2 }
+        ' "/proc/sysvipc/$kind"
     done
 } 2>/dev/null
 
@@ -258,9 +292,12 @@ local_mounts() {
 
 # Runs find on every local mount; the tests and actions are the arguments.
 find_everywhere() {
+    set -f
     for mounted in $(local_mounts); do
-        find "$(unescape "$mounted")" -xdev ! -type b ! -type c "$@" 2>/dev/null
+        unescape "$mounted"
+        find "$NAME" -xdev ! -type b ! -type c "$@" 2>/dev/null
     done
+    set +f
 }
 
 files_left() { find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -print | head -n 50; }
@@ -271,7 +308,7 @@ sweep_files() {
     FILES=$(find_everywhere \( -uid "$USER_ID" -o -gid "$USER_ID" \) -print | wc -l)
     FILES=$((FILES + 0))
     [ "$FILES" -gt 0 ] || return 0
-    for folder in /tmp /var/tmp /dev/shm /dev/mqueue /run/lock; do
+    for folder in /tmp /var/tmp /dev/shm /dev/mqueue /run/lock /run/screen; do
         [ -d "$folder" ] && find "$folder/." -xdev -depth -uid "$USER_ID" -delete 2>/dev/null
     done
     give_away_files
@@ -284,9 +321,12 @@ sweep_stubborn_files() {
 }
 
 # From inside each folder: whoever owns one could put a link in its place meanwhile.
+# The group of those who may forward has members to come, too.
 give_away_files() {
-    find_everywhere \( ! -uid "$USER_ID" -o -execdir chown -h "$DEAD_ID" {} + \) \
-        -gid "$USER_ID" -execdir chgrp -h "$DEAD_ID" {} +
+    shared=$(getent group "$FORWARDING_GROUP" | cut -d: -f3)
+    find_everywhere \
+        \( ! \( -gid "$USER_ID" -o -uid "$USER_ID" -gid "${shared:-$USER_ID}" \) -o -execdir chgrp -h "$DEAD_ID" {} + \) \
+        -uid "$USER_ID" -execdir chown -h "$DEAD_ID" {} +
 }
 
 # Removes account and group. 6 means there is none; 8 that something of it still runs.
@@ -328,6 +368,10 @@ verify_gone() {
 
 verify_id_gone() {
     if getent passwd "$USER_ID" >/dev/null || getent group "$USER_ID" >/dev/null; then note_left account; fi
+    # Who cannot see says so: an empty list of a kernel's that is not there proves nothing.
+    [ -e "/proc/$$/status" ] || note_left processes
+    [ -e /proc/self/mountinfo ] || note_left mounts
+    [ -z "$(shared_memory)" ] || note_left memory
     [ -z "$(job_files)" ] || note_left jobs
     [ -z "$(user_mounts)" ] || note_left mounts
     if [ -n "$HOME_DIR" ] && { [ -e "$HOME_DIR" ] || [ -L "$HOME_DIR" ]; }; then note_left home; fi

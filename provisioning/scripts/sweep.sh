@@ -44,9 +44,19 @@ restore_wall() (
     take_lock "$1" && raise_wall
 )
 
-# At boot there is only the wall to put up, before sshd lets anybody in.
+# Lets nobody in, and starts nothing of theirs, whose end came while the server was off; the timer then does the rest.
+shut_out() (
+    if ! take_lock 50 || ! load_marker "$1" || [ "$(seconds_left "$MARKER")" -gt 0 ]; then exit 0; fi
+    close_door
+    clear_jobs
+)
+
+# At boot, before anybody is let in and before cron and at look for work.
 sweep_main() {
     if [ "${1:-}" = boot ]; then
+        for file in "$STATE"/requests/AR-*; do
+            [ ! -f "$file" ] || shut_out "${file##*/}"
+        done
         restore_wall 50
         return
     fi

@@ -44,7 +44,7 @@ cron_line() {
 }
 
 install_units() {
-    if [ "$(cat "$UNIT.timer" 2>/dev/null)" != "$(timer_unit)" ] || [ ! -f "$UNIT.service" ] || [ ! -f "$BOOT_UNIT" ]; then
+    if [ "$(cat "$UNIT.timer" "$BOOT_UNIT" 2>/dev/null)" != "$(timer_unit; boot_unit)" ] || [ ! -f "$UNIT.service" ]; then
         service_unit | write_file "$UNIT.service" 644 || return 1
         timer_unit | write_file "$UNIT.timer" 644 || return 1
         boot_unit | write_file "$BOOT_UNIT" 644 || return 1
@@ -60,11 +60,12 @@ service_unit() {
         'Type=oneshot' "ExecStart=/bin/sh $SWEEPER"
 }
 
-# Before anybody can log in, and after what else sets the firewall.
+# Before anybody can log in and before cron and at start what waits, and after what else sets the firewall.
 boot_unit() {
-    printf '%s\n' '[Unit]' "Description=Keeps Passport's users from the instance metadata service" \
+    printf '%s\n' '[Unit]' "Description=Shuts out Passport's users whose time is over, and keeps the others from metadata" \
         'After=local-fs.target nftables.service iptables.service ip6tables.service firewalld.service ufw.service' \
-        'After=systemd-networkd.service' 'Before=ssh.service sshd.service' '[Service]' 'Type=oneshot' \
+        'After=systemd-networkd.service' 'Before=ssh.service sshd.service cron.service crond.service atd.service' \
+        'Before=systemd-user-sessions.service' '[Service]' 'Type=oneshot' \
         "ExecStart=/bin/sh $SWEEPER boot" '[Install]' 'WantedBy=multi-user.target'
 }
 

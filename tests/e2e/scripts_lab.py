@@ -90,10 +90,10 @@ class Lab:
         assert isinstance(answer, Created), answer
         return answer
 
-    def remove(self, request_id: str, attempt: str = "1") -> Removed | Refused:
-        """Run the remove document for the request's user."""
+    def remove(self, request_id: str, attempt: str = "1", *, inside: Sequence[str] = ()) -> Removed | Refused:
+        """Run the remove document for the request's user, by a command that runs others if one is given."""
         given = {"RequestId": request_id, "Attempt": attempt, "UserName": name_of(request_id)}
-        output = self.run_document(remove_document(), given)
+        output = self.run_document(remove_document(), given, inside=inside)
         return parse_remove(output, request_id=request_id, user_name=given["UserName"])
 
     def removed(self, request_id: str) -> Removed:
@@ -108,10 +108,11 @@ class Lab:
         assert isinstance(answer, Probed), answer
         return answer
 
-    def run_document(self, document: Document, given: dict[str, str]) -> str:
+    def run_document(self, document: Document, given: dict[str, str], *, inside: Sequence[str] = ()) -> str:
         """Run a document as a new agent does, parameters in the environment; the answer fits AWS's 2,500 characters."""
         environment = [f"SSM_{name}={value[0]}" for name, value in document.values(given).items()]
-        done = self.host.run("env", *environment, "sh", "-c", AGENT, input=document.script.encode(), timeout=150)
+        words = [*inside, "env", *environment, "sh", "-c", AGENT]
+        done = self.host.run(*words, input=document.script.encode(), timeout=150)
         output = done.stdout.decode()
         assert len(output) < 2500
         return output

@@ -124,10 +124,16 @@ def test_the_program_and_those_who_started_it_are_never_its_prey() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 @pytest.mark.parametrize(
-    ("written", "name"), [(r"/mnt/a\040b", "/mnt/a b"), (r"/mnt/100%s\134x", r"/mnt/100%s\x"), ("/mnt/-n", "/mnt/-n")]
+    ("written", "name"),
+    [
+        (r"/mnt/a\040b", "/mnt/a b"),
+        (r"/mnt/100%s\134x", r"/mnt/100%s\x"),
+        ("/mnt/-n", "/mnt/-n"),
+        (r"/mnt/*\012\012", "/mnt/*\n\n"),
+    ],
 )
 def test_mount_points_get_their_names_back(shell: list[str], written: str, name: str) -> None:
-    assert run(f"unescape '{written}'", *SHARED, shell=shell) == name
+    assert run(f"unescape '{written}'; printf '%s' \"$NAME\"", *SHARED, shell=shell) == name
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
