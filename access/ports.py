@@ -172,6 +172,18 @@ class OpenTunnels(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """Who may work on a request, until when, and its revision: while all three are as they were, so is the request.
+
+    For whoever changes a request or its grants without its lease counts the revision up.
+    """
+
+    owner: str | None
+    until: datetime | None
+    revision: int
+
+
 class Requests(Protocol):
     """Access requests."""
 
@@ -187,6 +199,10 @@ class Requests(Protocol):
 
     def get_all(self, request_ids: Sequence[str], *, lock: bool = False) -> Sequence[AccessRequest]:
         """Each of these requests, in their order, their rows locked if asked; raises NotFoundError."""
+        ...
+
+    def lock_all(self, request_ids: Sequence[str]) -> Mapping[str, Lease]:
+        """Lock the rows of these requests until the end of the unit of work; whose they are, and how far, by id."""
         ...
 
     def save(self, request: AccessRequest) -> None:

@@ -16,7 +16,7 @@ from access.audit import Kind
 from access.errors import PassportError, UnavailableError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName
 from access.policy import Policy
-from access.ports import Account, Clock, Inventory, Route, Store, UnitOfWork
+from access.ports import Account, Clock, Inventory, Lease, Route, Store, UnitOfWork
 from access.recording import Case, backoff, ending, event, merge, moved_by_time, save_changes, settle, with_problem
 from access.steps import Done, Failed, Step
 
@@ -27,6 +27,7 @@ MOST_ROUNDS = 20  # of one claim; the next claim goes on
 LONGEST_ROUND = timedelta(seconds=10)  # then what nobody has acted on is given back: the lease must outlast a round
 
 Observe = Callable[[AccessRequest, AccessRequest], None]  # a request before and after a round
+Held = dict[str, datetime | None]  # the requests at work, and until when their leases were taken, if that is known
 
 
 class Reconciler:
@@ -52,6 +53,7 @@ class Reconciler:
         self._observe = observe
         self._kept_leases: set[str] = set()  # that could not be given back
         self._seen: dict[str, Case] = {}  # by a claim, for the work that follows at once
+        self._leases: dict[str, datetime] = {}  # until when, for the same
 
     def reclaim(self) -> int:
         """At start: take back what this very instance had leased when it died."""
@@ -63,16 +65,18 @@ class Reconciler:
     def claim(self, limit: int, *, removals_only: bool) -> Sequence[str]:
         """Lease up to ``limit`` due requests, those to end first."""
         now, kept = self._clock(), tuple(self._kept_leases)
+        until = now + LEASE
         with self._store.unit_of_work() as uow:
             uow.requests.release(*kept, owner=self._owner)
             claimed = uow.requests.claim_due(
-                now, owner=self._owner, lease_until=now + LEASE, limit=limit, removals_only=removals_only
+                now, owner=self._owner, lease_until=until, limit=limit, removals_only=removals_only
             )
             self._kept_leases.update(claimed)  # a commit without an answer may have leased them all the same
             cases = self._readable(uow, claimed)
             uow.commit()
         self._kept_leases.difference_update(kept, claimed)
         self._seen.update({case.request.id: case for case in cases})
+        self._leases.update(dict.fromkeys(claimed, until))
         return claimed
 
     def next_due_at(self) -> datetime | None:
@@ -88,7 +92,7 @@ class Reconciler:
         What breaks one of several must not stop the others, so each then goes alone. What nobody foresaw would
         break again at once: then the lease stays, so that others have their turn until it runs out.
         """
-        held = dict.fromkeys(request_ids)
+        held = {request_id: self._leases.pop(request_id, None) for request_id in request_ids}
         with about(" ".join(request_ids) if len(request_ids) == 1 else ""):
             try:
                 self._go_on(held)
@@ -124,7 +128,7 @@ class Reconciler:
             self._kept_leases.update(request_ids)
             raise
 
-    def _go_on(self, held: dict[str, None]) -> None:
+    def _go_on(self, held: Held) -> None:
         """Round after round, until nothing is due; whose lease has ended is no longer held."""
         seen = [self._seen.pop(request_id, None) for request_id in held]
         cases = [case for case in seen if case]
@@ -149,6 +153,18 @@ class Reconciler:
         except (PassportError, TypeError, ValueError):  # not what breaks the transaction: the leases are to be kept
             return []
 
+    def _current(self, uow: UnitOfWork, seen: Sequence[Case], held: Held) -> list[Case]:
+        """The cases as they are now, locked: as they were seen, unless somebody has changed them or taken the lease."""
+        leases = uow.requests.lock_all([case.request.id for case in seen])
+        anew = [
+            case.request.id
+            for case in seen
+            if leases.get(case.request.id)
+            != Lease(owner=self._owner, until=held[case.request.id], revision=case.request.revision)
+        ]
+        loaded = {case.request.id: case for case in self._load(uow, anew, lock=True)} if anew else {}
+        return [loaded.get(case.request.id, case) for case in seen]
+
     def _load(self, uow: UnitOfWork, request_ids: Iterable[str], *, lock: bool = False) -> list[Case]:
         requests = uow.requests.get_all(list(request_ids), lock=lock)
         grants = uow.grants.of_all([request.id for request in requests])
@@ -164,11 +180,11 @@ class Reconciler:
                     acted.append((case, self._acting.act(case)))
         return acted
 
-    def _record(self, acted: Sequence[tuple[Case, Acted]], held: dict[str, None]) -> list[Case]:
+    def _record(self, acted: Sequence[tuple[Case, Acted]], held: Held) -> list[Case]:
         """Record a round and end the leases of what is done with; the cases of which another can follow at once."""
         now = self._clock()
         with self._store.unit_of_work() as uow:
-            current = self._load(uow, [case.request.id for case, _ in acted], lock=True)
+            current = self._current(uow, [case for case, _ in acted], held)
             recorded = [
                 self._after(uow, case, before, found, now) for case, (before, found) in zip(current, acted, strict=True)
             ]

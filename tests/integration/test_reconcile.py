@@ -7,7 +7,7 @@ import pytest
 
 from access.audit import Kind
 from access.errors import UnavailableError
-from access.model import AccessRequest, EndCause, Grant, GrantState, RequestState
+from access.model import AccessRequest, EndCause, Grant, GrantState, Progress, RequestState
 from access.ports import Store
 from access.reconcile import Reconciler
 from access.service.desk import Caller
@@ -333,6 +333,40 @@ def test_the_work_that_follows_a_claim_reads_once_less(world: World, monkeypatch
     worker.work(*worker.claim(1, removals_only=False))
     assert world.standing(request.id).request.state is RequestState.ACTIVE
     assert looks == []
+
+
+def test_what_nobody_else_has_changed_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    load = Reconciler._load
+    monkeypatch.setattr(Reconciler, "_load", lambda *given, **more: read.append(more) or load(*given, **more))
+    request = world.submit("web-1")
+    world.approve(request)
+    worker = world.reconciler()
+    worker.work(*worker.claim(1, removals_only=False))
+    assert world.standing(request.id).request.state is RequestState.ACTIVE
+    assert read == [{}]  # by the claim
+
+
+@pytest.mark.parametrize("owner", ["another", "the same"])
+def test_who_lost_the_lease_during_an_act_overwrites_nothing(world: World, owner: str) -> None:
+    def slow(_: AccessRequest, grant: Grant) -> Step:
+        if grant.account.handle:
+            return Waiting(handle=grant.account.handle, retry_in=timedelta(minutes=5))
+        world.clock.forward(minutes=3)  # longer than a lease
+        until = world.clock.now + timedelta(minutes=2)
+        with world.store.unit_of_work() as uow:  # as who has the lease now would have it after a round, and goes on
+            uow.requests.claim_due(world.clock.now, owner=owner, lease_until=until, limit=1, removals_only=False)
+            uow.grants.save(replace(grant, account=Progress(handle={"command": "quick"})))
+            uow.commit()
+        return Waiting(handle={"command": "slow"}, retry_in=timedelta(minutes=5))
+
+    world.account.on_provision = slow
+    request = world.submit("web-1")
+    world.approve(request)
+    reconciler = world.reconciler("the same")
+    reconciler.work(*reconciler.claim(1, removals_only=False))
+    (grant,) = world.standing(request.id).grants
+    assert dict(grant.account.handle) == {"command": "quick"}
 
 
 def test_the_next_due_instant_is_the_earliest_end(world: World) -> None:

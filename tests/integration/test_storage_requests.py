@@ -11,6 +11,7 @@ from sqlalchemy import Connection, String, cast, event, insert, literal, select,
 
 from access.errors import NotFoundError
 from access.model import AccessRequest, EndCause, RequestState, Rights, Terms
+from access.ports import Lease
 from storage import rows
 from storage.repositories.shapes import terms_from_json
 from storage.unit_of_work import SqlStore
@@ -155,6 +156,17 @@ def test_a_lease_holds_until_it_runs_out_or_is_given_back(store: SqlStore) -> No
 
     assert claim(store, owner="two") == ["AR-0002"]
     assert claim(store, owner="two", now=MINUTE) == ["AR-0001", "AR-0002"]
+
+
+def test_a_locked_row_says_whose_it_is_until_when_and_how_far(store: SqlStore) -> None:
+    fill(store, due_request(1), due_request(2))
+    claim(store, owner="one", limit=1)
+    with store.unit_of_work() as work:
+        leases = work.requests.lock_all(["AR-0002", "AR-0001", "AR-0009"])
+    assert leases == {
+        "AR-0001": Lease(owner="one", until=NOW + MINUTE, revision=1),
+        "AR-0002": Lease(owner=None, until=None, revision=1),
+    }
 
 
 def test_at_its_start_an_instance_gives_back_its_own_leases_only(store: SqlStore) -> None:
