@@ -1,5 +1,11 @@
 """A local AWS: moto, and a Systems Manager that is as strict as the real one and runs scripts on real hosts."""
 
+import os
+from pathlib import Path
+
+# Before moto is loaded, which fills each region of each account with all the hundreds of images that it knows.
+os.environ.setdefault("MOTO_AMIS_PATH", str(Path(__file__).with_name("images.json")))
+
 from sandbox.aws.commands import Command, Invocation
 from sandbox.aws.double import HOME_ACCOUNT, HOME_REGION, AwsDouble
 from sandbox.aws.errors import AwsError
