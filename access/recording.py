@@ -87,8 +87,7 @@ def merge(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step
     """The grant after a step of its route or account, with the event that says so."""
     match step:
         case Waiting():
-            progress = replace(_progress(grant, axis), handle=step.handle, retry_at=now + step.retry_in)
-            return _with(grant, axis, progress)
+            return _wait(uow, request, grant, axis, step, now)
         case Done():
             return _finish(uow, grant, axis, step, now)
         case Failed():
@@ -123,13 +122,22 @@ def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime)
     return lifecycle.move_grant(grant, GrantState.REMOVED)
 
 
+def _wait(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step: Waiting, now: datetime) -> Grant:
+    progress = replace(_progress(grant, axis), handle=step.handle, retry_at=now + step.retry_in)
+    if step.problem is not None:
+        progress = replace(progress, problem=step.problem)
+    if step.problem:
+        progress = replace(progress, attempts=progress.attempts + 1)
+        _shout(uow, request, grant, axis, step.problem, progress.attempts, now)
+    return _with(grant, axis, progress)
+
+
 def _fail(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step: Failed, now: datetime) -> Grant:
     attempts = _progress(grant, axis).attempts + 1
     if grant.state is GrantState.PROVISIONING and not step.retryable:
         uow.record(_grant_event(Kind.GRANT_FAILED, grant, now, {"reason": step.reason}))
         return lifecycle.move_grant(grant, GrantState.REMOVING, outcome=step.reason)
-    if grant.state is GrantState.REMOVING and _is_loud(attempts):
-        uow.record(_late(request, grant, axis, step.reason, attempts, now))
+    _shout(uow, request, grant, axis, step.reason, attempts, now)
     failed = Progress(attempts=attempts, retry_at=now + backoff(attempts), problem=step.reason)
     return _with(grant, axis, failed)
 
@@ -193,6 +201,13 @@ def _progress(grant: Grant, axis: str) -> Progress:
 def is_due(grant: Grant, axis: str, now: datetime) -> bool:
     retry_at = _progress(grant, axis).retry_at
     return retry_at is None or retry_at <= now
+
+
+def _shout(
+    uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, reason: str, attempts: int, now: datetime
+) -> None:
+    if grant.state is GrantState.REMOVING and _is_loud(attempts):
+        uow.record(_late(request, grant, axis, reason, attempts, now))
 
 
 def _late(request: AccessRequest, grant: Grant, axis: str, reason: str, attempts: int, now: datetime) -> Event:

@@ -7,10 +7,15 @@ from datetime import timedelta
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """Under way: save ``handle`` and call again after ``retry_in``."""
+    """Under way: save ``handle`` and call again after ``retry_in``.
+
+    With a ``problem``, a sentence for people, it counts as an attempt that failed, of which the handle stays good.
+    "" takes back what was said; None leaves it as it is, for the next attempt of what has failed.
+    """
 
     handle: Mapping[str, str]
     retry_in: timedelta
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

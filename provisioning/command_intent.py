@@ -54,7 +54,7 @@ class Intent:
             command_id=handle.get("command_id", ""),
         )
 
-    def wait(self, retry_in: timedelta) -> Waiting:
+    def wait(self, retry_in: timedelta, *, problem: str | None = None) -> Waiting:
         """The step that has this saved."""
         handle = {
             "act": self.act,
@@ -65,7 +65,7 @@ class Intent:
         }
         if self.command_id:
             handle["command_id"] = self.command_id
-        return Waiting(handle=handle, retry_in=retry_in)
+        return Waiting(handle=handle, retry_in=retry_in, problem=problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ START_WITHIN = timedelta(seconds=60)  # SendCommand's TimeoutSeconds: an agent t
 _MARGIN = timedelta(seconds=60)
 _LIST_LAG = timedelta(seconds=10)  # ListCommands may know a command only so much later
 _LOOK_AGAIN = timedelta(seconds=2)
-_MOST_TRIES = 12  # with the pauses between them, a little over a minute
+_MOST_TRIES = 12  # before it is said; with the pauses between them, a little over a minute
 
 
 class RunCommand:
@@ -207,14 +207,17 @@ class RunCommand:
             return found
         if self._clock() > _deadline(batch):
             return Unanswered(reason=f"{grant.server.name} did not finish in time.", retryable=True, silent=True)
-        return replace(batch.intent, tries=0).wait(pause)
+        was_told = batch.intent.tries >= _MOST_TRIES
+        return replace(batch.intent, tries=0).wait(pause, problem="" if was_told else None)
 
     def _put_off_poll(self, batch: Batch, error: AwsError) -> dict[str, Outcome]:
+        """Ask again, and say so each time that it has failed a minute long: the command may be at work all the same."""
         # ListCommandInvocations does not know a very young command.
         unknown = error.code == "InvalidCommandId" and self._clock() - batch.intent.at < _LIST_LAG
         if (error.retryable or unknown) and self._clock() <= _deadline(batch):
             intent = replace(batch.intent, tries=batch.intent.tries + 1)
-            return batch.all(intent.wait(_LOOK_AGAIN if unknown else _backoff(intent)))
+            problem = None if intent.tries % _MOST_TRIES else error.sentence
+            return batch.all(intent.wait(_LOOK_AGAIN if unknown else _backoff(intent), problem=problem))
         return batch.all(
             Unanswered(reason=error.sentence, retryable=error.retryable or error.code == "InvalidCommandId")
         )

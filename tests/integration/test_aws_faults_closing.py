@@ -97,6 +97,26 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         heal,
         "web-1: The server's answer has a line that is not mine, or was cut.",
     ),
+    "polls get 5xx": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 500),
+        heal,
+        "AWS has trouble of its own in home eu-west-1 (InternalServerError). I try again by myself.",
+    ),
+    "polls are throttled": (
+        lambda story, _: story.double.faults.throttle("ListCommandInvocations"),
+        heal,
+        "AWS asks me to go slower in home eu-west-1. I try again by myself.",
+    ),
+    "polls have no answer": (
+        lambda story, _: story.double.faults.take_then_timeout("ListCommandInvocations", times=None),
+        heal,
+        "AWS does not answer in home eu-west-1. I try again by myself.",
+    ),
+    "polls find credentials run out": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
+        heal,
+        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+    ),
 }
 
 
@@ -169,6 +189,8 @@ def test_a_late_removal_is_shouted_about_and_tried_until_it_is_proved(story: Sto
     assert story.grant(request).proof["verified"] == "yes"
     assert f"Closed: {request.user_name} removed from web-1, verified" in story.reads(request)
     assert request.user_name not in story.machines["web-1"].ends
+    if trouble.startswith("polls"):
+        assert story.machines["web-1"].ran[1:] == [f"remove {request.user_name}"]
     story.let(minutes=22)
     assert story.now(other).state is RequestState.ENDED
     assert story.late(other) == []

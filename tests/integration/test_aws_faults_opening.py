@@ -79,6 +79,26 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         heal,
         "web-1: The server's answer was cut: its end is missing.",
     ),
+    "polls get 5xx": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 500),
+        heal,
+        "AWS has trouble of its own in home eu-west-1 (InternalServerError). I try again by myself.",
+    ),
+    "polls are throttled": (
+        lambda story, _: story.double.faults.throttle("ListCommandInvocations"),
+        heal,
+        "AWS asks me to go slower in home eu-west-1. I try again by myself.",
+    ),
+    "polls have no answer": (
+        lambda story, _: story.double.faults.take_then_timeout("ListCommandInvocations", times=None),
+        heal,
+        "AWS does not answer in home eu-west-1. I try again by myself.",
+    ),
+    "polls find credentials run out": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
+        heal,
+        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+    ),
 }
 
 
@@ -99,6 +119,8 @@ def test_a_trouble_is_said_and_the_server_opens_when_it_is_over(story: Story, tr
     assert "web-1 is open until" in story.reads(request)
     assert sentence not in story.reads(request)
     assert story.let_in(request) == ["web-1"]
+    if trouble.startswith("polls"):
+        assert story.machines["web-1"].ran == [f"create {request.user_name}"]
     story.let(hours=2)
     assert story.now(request).state is RequestState.ENDED
     assert story.let_in(request) == []
@@ -113,6 +135,24 @@ def test_a_minute_of_throttling_is_waited_out(story: Story, operation: str) -> N
     story.let(seconds=30)
     assert "I am opening web-1." in story.reads(request)
     story.let(seconds=60)
+    assert "web-1 is open until" in story.reads(request)
+    assert story.machines["web-1"].ran == [f"create {request.user_name}"]
+
+
+def test_polls_that_work_again_take_the_trouble_back(story: Story) -> None:
+    server = story.server("web-1")
+    story.double.faults.stall(server)
+    story.double.faults.fail("ListCommandInvocations", 500)
+    request = story.approved("web-1")
+    story.let(seconds=90)
+    assert "AWS has trouble of its own in home eu-west-1" in story.reads(request)
+    story.double.faults.clear()
+    story.double.faults.stall(server)
+    story.let(seconds=20)
+    assert "AWS has trouble" not in story.reads(request)
+    assert "I am opening web-1." in story.reads(request)
+    story.double.faults.unstall(server)
+    story.let(seconds=20)
     assert "web-1 is open until" in story.reads(request)
     assert story.machines["web-1"].ran == [f"create {request.user_name}"]
 

@@ -198,6 +198,26 @@ def test_a_removal_is_never_given_up_and_shouted_about(world: World) -> None:
     assert ended.grants[0].proof["verified"] == "yes"
 
 
+def test_what_waits_with_a_problem_says_so_is_shouted_about_and_keeps_its_handle(world: World) -> None:
+    request = a_running_request(world)
+    said: list[str | None] = ["AWS does not answer.", None, "AWS does not answer.", ""]
+    problems = iter(said)
+    world.account.on_remove = lambda *_: Waiting(
+        handle={"command": "c-1"}, retry_in=timedelta(seconds=8), problem=next(problems)
+    )
+    world.ending.complete(Caller(slack_user=ANA), request.id)
+    read = []
+    for _ in said:
+        world.reconcile()
+        standing = world.standing(request.id)
+        read.append(standing.request.problem)
+        assert dict(standing.grants[0].account.handle) == {"command": "c-1"}
+        world.clock.forward(seconds=8)
+    assert read == ["AWS does not answer."] * 3 + [""]
+    assert standing.grants[0].account.attempts == 2
+    assert world.kinds(request.id).count(Kind.GRANT_REMOVAL_LATE) == 1  # the first, and not yet the third
+
+
 def test_a_tag_that_changed_since_submission_stops_the_start(world: World) -> None:
     request = world.submit("web-1")
     world.approve(request)
