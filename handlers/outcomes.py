@@ -1,6 +1,7 @@
 """What came of a request, as sentences that reviewers and requester alike are told. Pure, and escaped."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from access.attempts import has_failed, latest
@@ -11,6 +12,7 @@ from handlers import phrases
 from handlers.mrkdwn import MAX_SECTION, clock, day
 
 _TRYING = "I go on trying."
+_REMOVED, _TERMINATED, _NEVER_MADE = "removed", "terminated", "never made"  # as proofs name their results
 
 
 def so_far(standing: Standing) -> str:
@@ -110,12 +112,43 @@ def at_clock(at: datetime | None) -> str:
 
 
 def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
-    if not grants:
-        return f"Closed{at_clock(request.ended_at)}."
-    verified = ", verified" if all(grant.proof for grant in grants) else ""
-    return (
-        f"Closed: {request.user_name} removed from {names_of(grants, most=20)}{verified}{at_clock(request.ended_at)}."
-    )
+    """Where the user was removed, where it went with its server, and where there never was one."""
+    removed, terminated, never_made = _by_end(grants).values()
+    at = at_clock(request.ended_at)
+    verified = ", verified" if all(grant.proof for grant in removed) else ""
+    said = [f"Closed: {request.user_name} removed from {names_of(removed, most=20)}{verified}{at}."]
+    if not removed:
+        said = [f"Closed{at}."]
+    if terminated:
+        were, them = ("was", "it") if len(terminated) == 1 else ("were", "them")
+        said.append(f"{names_of(terminated)} {were} terminated, says EC2, so nobody is on {them}.")
+    if never_made:
+        said.append(f"Nothing was ever made on {names_of(never_made)}.")
+    return " ".join(said)
+
+
+def _by_end(grants: Sequence[Grant]) -> Mapping[str, list[Grant]]:
+    """The last attempts by what all attempts on their server came to."""
+    attempts: dict[str, list[Grant]] = defaultdict(list)
+    for grant in grants:
+        attempts[grant.server.key].append(grant)
+    ends: dict[str, list[Grant]] = {_REMOVED: [], _TERMINATED: [], _NEVER_MADE: []}
+    for last in latest(grants):
+        ends[_end(last, attempts[last.server.key])].append(last)
+    return ends
+
+
+def _end(last: Grant, attempts: Sequence[Grant]) -> str:
+    if last.proof.get("result") == _TERMINATED:
+        return _TERMINATED
+    return _REMOVED if any(_was_made(grant) for grant in attempts) else _NEVER_MADE
+
+
+def _was_made(grant: Grant) -> bool:
+    """Whether there ever was a user; a server tells its number also after its end, if it had one."""
+    if grant.proof.get("result") == "absent":
+        return "uid" in grant.proof or "uid" in grant.details
+    return grant.proof.get("result") != _NEVER_MADE
 
 
 def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
@@ -125,9 +158,9 @@ def _reservations(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
 
 
 def _powers(request: AccessRequest, grants: Sequence[Grant]) -> list[str]:
-    """What the person could have used to make a server say anything."""
-    proven, rights = {grant.server.is_windows for grant in grants if grant.proof}, request.terms.rights
-    powers = []
+    """What the person could have used to make a server say anything; EC2's word and Passport's own are their own."""
+    rights, powers = request.terms.rights, list[str]()
+    proven = {grant.server.is_windows for grant in _by_end(grants)[_REMOVED] if grant.proof}
     if False in proven and (rights.sudo or rights.commands):
         powers.append("root was" if rights.sudo else "sudo for some commands was")
     if True in proven and rights.administrator:

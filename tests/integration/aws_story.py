@@ -104,13 +104,23 @@ class Machine:
             if self.attempts.get(user, attempt) != attempt:
                 about = {"request": environment["SSM_RequestId"], "user": user}
                 return Scripted(output=frame("remove", **about, result="superseded"))
-            self.ends.pop(user, None)
+            if self.ends.pop(user, None) is None:
+                return self._absent(environment)
         said = answer(script, environment).output
         return Scripted(output=re.sub("(?m)^now=.*$", f"now={int(self._time().timestamp())}", said))
 
     def lets_in(self, user: str) -> bool:
         """Whether the user could do anything on it now."""
         return user in self.ends and self._time() < self.ends[user]
+
+    def _absent(self, environment: Mapping[str, str]) -> Scripted:
+        """Of a user whom it does not have it knows the number, if it had it once."""
+        about = {"request": environment["SSM_RequestId"], "user": environment["SSM_UserName"]}
+        uid = "200000" if about["user"] in self.attempts else ""
+        counts = dict.fromkeys(("ended_at", "processes", "files", "mounts", "jobs"), "0")
+        swept_at = str(int(self._time().timestamp()))
+        told = {"result": "absent", "uid": uid, **counts, "swept_at": swept_at, "verified": "yes"}
+        return Scripted(output=frame("remove", **about, **told))
 
     def _refusal(self, action: str, request: str, environment: Mapping[str, str]) -> str:
         if action == "remove":

@@ -291,6 +291,24 @@ def test_a_terminated_server_is_a_removed_one(story: Story, when: str) -> None:
     assert story.now(request).state is RequestState.ENDED
     proof = story.grant(request).proof
     assert (proof["result"], proof["vouched_by"]) == ("terminated", "EC2: the instance is terminated")
+    for read in (story.reads(request), story.card(request)):
+        assert "UTC. web-1 was terminated, says EC2, so nobody is on it." in read
+        assert "removed" not in read
+        assert "say so themselves" not in read
+
+
+def test_of_several_servers_each_is_told_as_it_ended(story: Story) -> None:
+    server = story.server("web-1")
+    story.server("db-2")
+    story.server("app-3")
+    story.machines["app-3"].refuses["create"] = "no_sshd"
+    request = story.opened("web-1", "db-2", "app-3")
+    story.double.terminate(server)
+    story.let(hours=1, minutes=10)
+    for read in (story.reads(request), story.card(request)):
+        assert f"Closed: {request.user_name} removed from db-2, verified at " in read
+        assert "UTC. web-1 was terminated, says EC2, so nobody is on it. Nothing was ever made on app-3." in read
+        assert "The servers say so themselves, and root was given on them." in read
 
 
 def test_a_server_of_the_same_name_is_another_server(story: Story) -> None:
@@ -301,6 +319,8 @@ def test_a_server_of_the_same_name_is_another_server(story: Story) -> None:
     assert story.now(request).state is RequestState.ENDED
     assert story.grant(request).proof["terminated"] == server.instance_id
     assert story.machines["web-1"].ran == []
+    assert "UTC. web-1 was terminated, says EC2, so nobody is on it." in story.reads(request)
+    assert "removed" not in story.reads(request)
     assert not any(replacement.instance_id in command.instance_ids for command in story.double.commands)
 
 

@@ -16,6 +16,7 @@ from tests.values import ANA
 
 Act = Callable[[Story, Server], object]
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
+NOTHING_MADE = "Nothing was ever made on web-1."
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +251,7 @@ def test_a_create_that_arrives_after_the_end_makes_nobody(story: Story) -> None:
     assert sorted(story.machines["web-1"].ran) == [f"create {request.user_name}", f"remove {request.user_name}"]
     assert story.machines["web-1"].ends == {}
     assert story.now(request).state is RequestState.ENDED
-    assert "Closed: " in story.reads(request)
+    assert NOTHING_MADE in story.reads(request)
     assert "The time was up." in story.reads(request)
 
 
@@ -283,6 +284,11 @@ def test_a_server_that_is_no_longer_what_was_approved_is_not_opened(story: Story
     assert (ended.state, ended.cause) == (RequestState.ENDED, EndCause.FAILED)
     assert sentence in story.reads(request)
     assert first.ran == story.machines["web-1"].ran == []
+    told = "web-1 was terminated, says EC2, so nobody is on it." if "terminated" in sentence else NOTHING_MADE
+    for read in (story.reads(request), story.card(request)):
+        assert re.search(rf"Closed at \d\d:\d\d UTC\. {re.escape(told)}", read)
+        assert "removed" not in read
+        assert "say so themselves" not in read
 
 
 def test_a_server_that_is_terminated_while_it_is_being_opened(story: Story) -> None:
@@ -300,6 +306,9 @@ def test_a_server_that_is_terminated_while_it_is_being_opened(story: Story) -> N
     )
     assert "web-1 is terminated." in story.reads(request)
     assert story.grant(request).proof["vouched_by"] == "EC2: the instance is terminated"
+    assert "UTC. web-1 was terminated, says EC2, so nobody is on it." in story.reads(request)
+    assert "removed" not in story.reads(request)
+    assert "say so themselves" not in story.reads(request)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +327,13 @@ def test_a_server_with_a_wrong_clock_is_not_left_open(story: Story, minutes: int
     story.let(minutes=2)
     ended = story.now(request)
     assert (ended.state, ended.cause) == (RequestState.ENDED, EndCause.FAILED)
-    assert sentence in story.reads(request)
+    read = story.reads(request)
+    assert sentence in read
     assert machine.ends == {}
+    was_made = minutes > -60
+    assert (f"{request.user_name} removed from web-1, verified" in read) is was_made
+    assert ("The servers say so themselves, and root was given on them." in read) is was_made
+    assert (NOTHING_MADE in read) is not was_made
 
 
 def test_of_a_silent_server_is_told_when_it_last_answered_and_retry_opens_it_at_once(story: Story) -> None:

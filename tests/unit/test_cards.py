@@ -258,6 +258,22 @@ class TestDirectMessages:
         assert "Why: Ana Ruiz was done." in read(ended)
         assert "verified" not in read(posts(request, grants, [a_review()])[ENDED])
 
+    def test_closed_counts_every_attempt_on_a_server(self) -> None:
+        request = decided(RequestState.ENDED, cause=EndCause.EXPIRED, ended_at=END)
+        first, other = grants_of(request, GrantState.REMOVED, GrantState.REMOVED)
+        again = replace(first, id=f"{request.id}.3", details={"attempt": "2"})
+        absent = {"result": "absent", "verified": "yes"}
+        removed = {"result": "removed", "uid": "200000", "verified": "yes"}
+        for earlier, later in ((absent, removed), (removed, absent), (absent, absent | {"uid": "200000"})):
+            grants = [replace(first, proof=earlier), replace(other, proof=absent), replace(again, proof=later)]
+            words = read(posts(request, grants, [a_review()])[ENDED])
+            assert "Closed: pp-7f3k removed from web-1, verified at 05:06 UTC. Nothing was ever made on db-2." in words
+            assert "The servers say so themselves, and root was given on them." in words
+        grants = [replace(grant, proof={"result": "terminated"}) for grant in (first, other)]
+        words = read(posts(request, grants, [a_review()])[ENDED])
+        assert "UTC. web-1 and db-2 were terminated, says EC2, so nobody is on them." in words
+        assert "say so themselves" not in words
+
 
 def test_what_people_type_stays_text() -> None:
     nasty = "<!channel> <@U0BEN> *bold* `code` & <https://evil.example|INC-1>"
