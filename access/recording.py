@@ -136,7 +136,8 @@ def _fail(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step
     attempts = _progress(grant, axis).attempts + 1
     if grant.state is GrantState.PROVISIONING and not step.retryable:
         uow.record(_grant_event(Kind.GRANT_FAILED, grant, now, {"reason": step.reason}))
-        return lifecycle.move_grant(grant, GrantState.REMOVING, outcome=step.reason)
+        kept = replace(grant, details={**grant.details, **step.details})
+        return lifecycle.move_grant(kept, GrantState.REMOVING, outcome=step.reason)
     _shout(uow, request, grant, axis, step.reason, attempts, now)
     failed = Progress(attempts=attempts, retry_at=now + backoff(attempts), problem=step.reason)
     return _with(grant, axis, failed)

@@ -28,10 +28,14 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """Did not work; ``reason`` is a sentence for people."""
+    """Did not work; ``reason`` is a sentence for people.
+
+    ``details`` are kept with a grant that is given up, for whoever removes it.
+    """
 
     reason: str
     retryable: bool
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 Step = Waiting | Done | Failed

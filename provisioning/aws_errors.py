@@ -35,6 +35,7 @@ DENIED = frozenset(
 UNKNOWN_KEY = frozenset({"InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"})
 NO_DOCUMENT = frozenset({"InvalidDocument", "InvalidDocumentVersion"})
 OTHER_DOCUMENT = frozenset({"InvalidDocumentContent", "InvalidDocumentSchemaVersion", "InvalidParameters"})
+_REFUSALS = DENIED | UNKNOWN_KEY | NO_DOCUMENT | OTHER_DOCUMENT
 _PUBLISHING = "deploy/passport-account.yaml (PublisherArn), and publish with --role PassportPublisher"
 _RESOURCE = re.compile(r"on resource: (arn:[!-~]{1,400})")
 # Whose stack allows it, where it is not that of the account.
@@ -60,6 +61,11 @@ class AwsError(PassportError):
         self.code = code
         self.retryable = retryable
         self.answered = answered
+
+    @property
+    def refused(self) -> bool:
+        """Whether AWS surely did nothing, before it looked at what to do."""
+        return self.answered and self.code in _REFUSALS
 
 
 def expired(error: Exception) -> bool:

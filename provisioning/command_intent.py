@@ -75,6 +75,7 @@ class Batch:
     order: Order
     intent: Intent
     grants: tuple[Grant, ...]
+    is_first: bool = False  # surely, nothing of it was ever sent
 
     @property
     def place(self) -> tuple[str, str]:

@@ -17,3 +17,4 @@ class Unanswered:
     reason: str
     retryable: bool
     silent: bool = False  # the agent gave no sign of life
+    never_sent: bool = False  # AWS refused the only try of it, for certain

@@ -87,7 +87,7 @@ class RunCommand:
     def _begin(self, batch: Batch) -> dict[str, Outcome]:
         """Send what has surely not been sent; look for anything else first."""
         if self._fresh.take(batch.intent.token):
-            return self._send(batch)
+            return self._send(replace(batch, is_first=batch.intent.tries == 0))
         try:
             found = self._find(batch)
         except AwsError as error:
@@ -152,7 +152,8 @@ class RunCommand:
         tries = batch.intent.tries + 1
         if not error.retryable or tries > _MOST_TRIES:
             self._fresh.take(batch.intent.token)
-            return batch.all(Unanswered(reason=error.sentence, retryable=error.retryable))
+            never_sent = batch.is_first and error.refused
+            return batch.all(Unanswered(reason=error.sentence, retryable=error.retryable, never_sent=never_sent))
         intent = replace(batch.intent, at=self._clock(), tries=tries)
         return batch.all(intent.wait(_backoff(intent)))
 
@@ -171,7 +172,7 @@ class RunCommand:
 
     def _send_without_denied(self, batch: Batch, denied: Sequence[Grant]) -> dict[str, Outcome]:
         """A server that the policy leaves out, by its tags say, must not keep the others open or shut."""
-        refused: dict[str, Outcome] = {grant.id: _not_allowed(grant) for grant in denied}
+        refused: dict[str, Outcome] = {grant.id: _not_allowed(grant, never_sent=batch.is_first) for grant in denied}
         others = [grant for grant in batch.grants if grant.id not in refused]
         return refused | (self._send(batch.only(others)) if others else {})
 
@@ -246,12 +247,12 @@ def _is_named_in(resource: str, grant: Grant) -> bool:
     return resource.endswith(f"/{grant.server.instance_id}")
 
 
-def _not_allowed(grant: Grant) -> Unanswered:
+def _not_allowed(grant: Grant, *, never_sent: bool) -> Unanswered:
     reason = (
         f"AWS does not let Passport run commands on {grant.server.name}. It may lack the tag passport = enabled: its "
         "owner sets it, or an admin looks at the stack of deploy/passport-account.yaml."
     )
-    return Unanswered(reason=reason, retryable=False)
+    return Unanswered(reason=reason, retryable=False, never_sent=never_sent)
 
 
 def _unreachable(grant: Grant) -> Unanswered:

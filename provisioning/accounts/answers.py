@@ -1,6 +1,7 @@
 """What the documents' answers mean for a grant."""
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from access.authorities import KNOWN, Trust
@@ -31,7 +32,7 @@ def read_created(request: AccessRequest, grant: Grant, output: str, *, trust: Tr
         return _unread(grant, error, output)
     match created:
         case Refused():
-            return _refused(grant, created)
+            return _not_made(request, grant, created, now)
         case Created():
             if request.expires_at is None or created.not_after > request.expires_at:
                 return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
@@ -58,7 +59,7 @@ def read_created_windows(request: AccessRequest, grant: Grant, output: str, *, n
     except FramingError as error:
         return _unread(grant, error, output)
     if isinstance(created, Refused):
-        return _refused(grant, created)
+        return _not_made(request, grant, created, now)
     if request.expires_at is None or created.not_after > request.expires_at:
         return Failed(reason=f"{grant.server.name} would end the access too late.", retryable=True)
     if wrong := _wrong_clock(grant, created.server_time, now):
@@ -101,6 +102,15 @@ def _unread(grant: Grant, error: FramingError, output: str) -> Failed:
     """The script said nothing that can be read; on a disk without room the agent cannot even write it down."""
     reasons = [SENTENCES[code] for words, code in _BEFORE_THE_SCRIPT.items() if words in output]
     return Failed(reason=f"{grant.server.name}: {(reasons or [error.sentence])[0]}", retryable=True)
+
+
+def _not_made(request: AccessRequest, grant: Grant, refused: Refused, now: datetime) -> Failed:
+    """Why nobody was made; a server for which the end had come while it had not has a wrong clock."""
+    failed = _refused(grant, refused)
+    if refused.code is RefusalCode.AFTER_END and request.expires_at and now < request.expires_at - MOST_SKEW:
+        ahead = "ahead of mine, so it took the request for over. Nothing was made. Set it right, then ask again."
+        return replace(failed, reason=f"{grant.server.name}'s clock is {ahead}")
+    return failed
 
 
 def _refused(grant: Grant, refused: Refused) -> Failed:
@@ -149,7 +159,7 @@ def terminated(grant: Grant) -> Done:
 
 
 def never_made(grant: Grant) -> Done:
-    """Nothing is ever sent for a request before its end is fixed."""
+    """Nothing is ever sent for a request before its end is fixed, and what AWS refuses reaches no server."""
     vouched = "Passport: nothing was sent to the server"
     return Done(details={"result": "never made", "server": grant.server.instance_id, "vouched_by": vouched})
 

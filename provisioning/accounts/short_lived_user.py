@@ -26,6 +26,7 @@ from provisioning.run_command import RunCommand
 
 Pair = tuple[Grant, Outcome]
 WINDOWS = "windows"
+NEVER_SENT = "never_sent"  # in a grant's details: AWS refused the only command that could have made its user
 # The moduli that servers encrypt their passwords to, in base64, by grant: their private halves are sealed by then.
 PublicKeys = Callable[[Sequence[str]], Mapping[str, str]]
 
@@ -108,15 +109,17 @@ class ShortLivedUser:
         steps: dict[str, Step] = {
             grant.id: Failed(reason=f"{grant.server.name} is terminated.", retryable=False) for grant in gone
         }
-        return steps | {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
+        return steps | {grant.id: _not_sent(grant, lack) for grant, lack in silent}
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         """Remove the user; ``Done`` has the proof. A server that is terminated needs none of its own."""
         if request.expires_at is None:
             return {grant.id: never_made(grant) for grant in grants}
-        pairs = self._run("remove", request, grants, {})
+        sent = [grant for grant in grants if NEVER_SENT not in grant.details]
+        pairs = self._run("remove", request, sent, {})
         gone, silent = self._split(pairs)
-        steps: dict[str, Step] = {grant.id: terminated(grant) for grant in gone}
+        steps: dict[str, Step] = {grant.id: never_made(grant) for grant in grants if NEVER_SENT in grant.details}
+        steps |= {grant.id: terminated(grant) for grant in gone}
         # That nothing is proven, and when the server ends the account itself, whoever shows the reason says.
         steps |= {grant.id: Failed(reason=lack.reason, retryable=lack.retryable) for grant, lack in silent}
         return steps | _moving(pairs) | {g.id: read_removed(request, g, output) for g, output in _answered(pairs)}
@@ -192,6 +195,12 @@ class ShortLivedUser:
 def _sudo(rights: Rights) -> str:
     """The create document's parameter Sudo."""
     return "all" if rights.sudo else ",".join(rights.commands) or "none"
+
+
+def _not_sent(grant: Grant, lack: Unanswered) -> Failed:
+    """A create that came to nothing; of an earlier attempt's command nothing is known here."""
+    surely = lack.never_sent and not grant.account.attempts
+    return Failed(reason=lack.reason, retryable=lack.retryable, details={NEVER_SENT: "yes"} if surely else {})
 
 
 def _moving(pairs: Sequence[Pair]) -> dict[str, Step]:

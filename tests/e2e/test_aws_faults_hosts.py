@@ -131,7 +131,10 @@ def test_servers_that_are_off_at_the_end_are_cleaned_when_they_are_back(story: H
     [
         (30, "clock is 30 min behind mine, so it could not end the access on time by itself."),
         (-30, "clock is 30 min ahead of mine, so it would end the access too early."),
-        (-90, "The command reached the server after the end of the request. Nothing was made."),
+        (
+            -90,
+            "clock is ahead of mine, so it took the request for over. Nothing was made. Set it right, then ask again.",
+        ),
     ],
 )
 def test_servers_with_a_wrong_clock_are_left_as_they_were(story: HostStory, minutes: int, sentence: str) -> None:

@@ -265,6 +265,44 @@ def test_a_command_that_comes_twice_opens_once_and_closes_for_good(story: Story)
     assert story.machines["web-1"].ends == {}
 
 
+def test_what_aws_surely_refused_to_send_is_no_user_to_be_looked_for(story: Story) -> None:
+    story.server("web-1")
+    story.double.faults.fail("SendCommand", 400)
+    request = story.approved("web-1")
+    story.let(seconds=10)
+    ended = story.now(request)
+    assert (ended.state, ended.cause) == (RequestState.ENDED, EndCause.FAILED)
+    for read in (story.reads(request), story.card(request)):
+        assert f"UTC. {NOTHING_MADE}" in read
+        assert "AWS does not let Passport's role call SendCommand in home eu-west-1." in read
+        assert "removed" not in read
+    assert story.late(request) == []
+    assert story.grant(request).proof["vouched_by"] == "Passport: nothing was sent to the server"
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["an answer is lost", "AWS has trouble of its own"])
+def test_what_may_have_been_sent_before_aws_refused_is_looked_for(story: Story, lost: bool) -> None:
+    story.server("web-1")
+    story.double.faults.list_commands_lag(60)
+    if lost:
+        story.double.faults.take_then_timeout("SendCommand")
+    else:
+        story.double.faults.fail("SendCommand", 500, times=1)
+    request = story.approved("web-1")
+    story.let(seconds=1)
+    story.double.faults.throttle("SendCommand", times=1)
+    story.double.faults.fail("SendCommand", 400)
+    story.let(seconds=20)
+    assert story.now(request).state is RequestState.ENDING
+    assert f"I cannot prove that {request.user_name} is gone from web-1." in story.reads(request)
+    assert story.let_in(request) == (["web-1"] if lost else [])
+    story.double.faults.clear()
+    story.let(minutes=6)
+    assert story.now(request).state is RequestState.ENDED
+    assert story.let_in(request) == []
+    assert (NOTHING_MADE in story.reads(request)) is not lost
+
+
 @pytest.mark.parametrize(
     ("happens", "sentence"),
     [
@@ -316,7 +354,7 @@ def test_a_server_that_is_terminated_while_it_is_being_opened(story: Story) -> N
     [
         (45, "web-1's clock is 45 min behind mine, so it could not end the access on time by itself."),
         (-45, "web-1's clock is 45 min ahead of mine, so it would end the access too early."),
-        (-90, "The command reached the server after the end of the request. Nothing was made."),
+        (-90, "web-1's clock is ahead of mine, so it took the request for over. Nothing was made. Set it right,"),
     ],
 )
 def test_a_server_with_a_wrong_clock_is_not_left_open(story: Story, minutes: int, sentence: str) -> None:

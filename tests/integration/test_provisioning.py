@@ -177,8 +177,15 @@ def test_each_server_has_its_own_outcome(desk: AwsDesk) -> None:
 def test_what_only_people_can_mend_is_not_tried_again(desk: AwsDesk, code: str) -> None:
     server = desk.double.add_server("web-1", answers=refuses("create", code))
     refusal = a_refusal(provision(desk, grants_of([server])))
-    assert refusal.reason.startswith("web-1: ")
+    assert refusal.reason.startswith("web-1's clock is ahead" if code == "after_end" else "web-1: ")
     assert not refusal.retryable
+
+
+def test_a_command_that_comes_at_the_end_is_late_and_no_clock_is_blamed(desk: AwsDesk) -> None:
+    desk.request = replace(desk.request, expires_at=desk.clock.now + timedelta(minutes=2))
+    server = desk.double.add_server("web-1", answers=refuses("create", "after_end"))
+    refusal = a_refusal(provision(desk, grants_of([server])))
+    assert refusal.reason.startswith("web-1: The command reached the server after the end of the request.")
 
 
 def test_an_answer_that_was_cut_is_no_answer(desk: AwsDesk) -> None:
