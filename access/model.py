@@ -284,6 +284,7 @@ class Progress:
     attempts: int = 0  # failures so far
     retry_at: datetime | None = None
     problem: str = ""
+    server_cannot: bool = False  # of the problem: the server itself says so, and its own timer can do no more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

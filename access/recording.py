@@ -125,7 +125,7 @@ def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime)
 def _wait(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step: Waiting, now: datetime) -> Grant:
     progress = replace(_progress(grant, axis), handle=step.handle, retry_at=now + step.retry_in)
     if step.problem is not None:
-        progress = replace(progress, problem=step.problem)
+        progress = replace(progress, problem=step.problem, server_cannot=False)
     if step.problem:
         progress = replace(progress, attempts=progress.attempts + 1)
         _shout(uow, request, grant, axis, step.problem, progress.attempts, now)
@@ -139,7 +139,9 @@ def _fail(uow: UnitOfWork, request: AccessRequest, grant: Grant, axis: str, step
         kept = replace(grant, details={**grant.details, **step.details})
         return lifecycle.move_grant(kept, GrantState.REMOVING, outcome=step.reason)
     _shout(uow, request, grant, axis, step.reason, attempts, now)
-    failed = Progress(attempts=attempts, retry_at=now + backoff(attempts), problem=step.reason)
+    failed = Progress(
+        attempts=attempts, retry_at=now + backoff(attempts), problem=step.reason, server_cannot=step.server_cannot
+    )
     return _with(grant, axis, failed)
 
 

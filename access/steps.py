@@ -30,11 +30,13 @@ class Done:
 class Failed:
     """Did not work; ``reason`` is a sentence for people.
 
-    ``details`` are kept with a grant that is given up, for whoever removes it.
+    ``details`` are kept with a grant that is given up, for whoever removes it. ``server_cannot``: the server itself
+    says so, and its own timer can do no more.
     """
 
     reason: str
     retryable: bool
+    server_cannot: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -186,15 +186,20 @@ def _doubts(request: AccessRequest, left: Sequence[Grant], now: datetime) -> lis
         return [f"{request.user_name} is gone, but I cannot prove that the tunnel to {names_of(tunnelled)} is closed."]
     closed = ["The tunnel is closed." if len(silent) == 1 else "The tunnels are closed."] if not tunnelled else []
     doubt = f"So I cannot prove that {request.user_name} is gone from {names_of(silent)}."
-    return [" ".join([doubt, *closed, _failsafe(request, now)])]
+    return [" ".join([doubt, *closed, *_failsafes(request, silent, now)])]
 
 
-def _failsafe(request: AccessRequest, now: datetime) -> str:
+def _failsafes(request: AccessRequest, silent: Sequence[Grant], now: datetime) -> list[str]:
+    """What ends the access where I cannot."""
     if request.expires_at is None:
-        return "No certificate was given out."
-    if request.expires_at > now:
-        return f"The server ends the account itself at {clock(request.expires_at)}."
-    return f"The certificate ran out at {clock(request.expires_at)}, and the server's own timer ends the account."
+        return ["No certificate was given out."]
+    at, is_over = clock(request.expires_at), request.expires_at <= now
+    unable = [grant for grant in silent if grant.account.server_cannot]
+    if not unable:
+        timer = f"The server ends the account itself at {at}."
+        return [f"The certificate ran out at {at}, and the server's own timer ends the account." if is_over else timer]
+    certificate = f"The certificate ran out at {at}." if is_over else f"The certificate runs out at {at} at the latest."
+    return [certificate, f"The timer on {names_of(unable)} cannot finish either until that is mended."]
 
 
 def _why(request: AccessRequest) -> str:

@@ -89,6 +89,8 @@ _RETRYABLE = frozenset(
     }
 )
 
+_IN_THE_TIMERS_WAY = frozenset({RefusalCode.DISK_FULL, RefusalCode.LEFT_BEHIND, RefusalCode.READ_ONLY})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
@@ -101,11 +103,17 @@ class Refused:
     @property
     def sentence(self) -> str:
         """Why, and what to do, for a person."""
-        if self.left:
-            return f"{SENTENCES[self.code]} Left: {', '.join(self.left)}."
-        return SENTENCES[self.code]
+        if not self.left:
+            return SENTENCES[self.code]
+        ended = "" if "processes" in self.left else " Its processes are ended."
+        return f"{SENTENCES[self.code]}{ended} Left: {', '.join(self.left)}."
 
     @property
     def retryable(self) -> bool:
         """Whether trying again later may help without anybody's doing."""
         return self.code in _RETRYABLE
+
+    @property
+    def server_cannot(self) -> bool:
+        """Of a removal: whether the server's own timer meets the same."""
+        return bool(self.left) or self.code in _IN_THE_TIMERS_WAY

@@ -100,8 +100,10 @@ def read_removed(request: AccessRequest, grant: Grant, output: str) -> Step:
 
 def _unread(grant: Grant, error: FramingError, output: str) -> Failed:
     """The script said nothing that can be read; on a disk without room the agent cannot even write it down."""
-    reasons = [SENTENCES[code] for words, code in _BEFORE_THE_SCRIPT.items() if words in output]
-    return Failed(reason=f"{grant.server.name}: {(reasons or [error.sentence])[0]}", retryable=True)
+    for words, code in _BEFORE_THE_SCRIPT.items():
+        if words in output:
+            return Failed(reason=f"{grant.server.name}: {SENTENCES[code]}", retryable=True, server_cannot=True)
+    return Failed(reason=f"{grant.server.name}: {error.sentence}", retryable=True)
 
 
 def _not_made(request: AccessRequest, grant: Grant, refused: Refused, now: datetime) -> Failed:
@@ -116,7 +118,8 @@ def _not_made(request: AccessRequest, grant: Grant, refused: Refused, now: datet
 def _refused(grant: Grant, refused: Refused) -> Failed:
     # What a tool on the server said is for whoever runs Passport; framing has kept it to a small alphabet.
     _log.warning("%s on %s: %s %s", grant.id, grant.server.key, refused.code, refused.detail)
-    return Failed(reason=f"{grant.server.name}: {refused.sentence}", retryable=refused.retryable)
+    reason = f"{grant.server.name}: {refused.sentence}"
+    return Failed(reason=reason, retryable=refused.retryable, server_cannot=refused.server_cannot)
 
 
 def _vouched_by(removed: Removed, grant: Grant, rights: Rights) -> str:

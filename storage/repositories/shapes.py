@@ -103,6 +103,7 @@ def progress_to_json(progress: Progress) -> Json:
         "attempts": progress.attempts,
         "retry_at": None if progress.retry_at is None else _instant_text(progress.retry_at),
         "problem": progress.problem,
+        "server_cannot": progress.server_cannot,
     }
 
 
@@ -115,6 +116,7 @@ def progress_from_json(json: Json) -> Progress:
         attempts=json["attempts"],
         retry_at=None if retry_at is None else datetime.fromisoformat(retry_at),
         problem=json["problem"],
+        server_cannot=json.get("server_cannot", False),  # older rows do not say
     )
 
 

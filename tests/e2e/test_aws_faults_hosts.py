@@ -63,6 +63,13 @@ def story(ground: AwsGround, hosts: dict[str, Host], sqlite_store: SqlStore) -> 
     return HostStory(ground, sqlite_store, hosts)
 
 
+def sweep_past_the_end(host: Host, request: AccessRequest) -> str:
+    """Run the host's own sweeper as after the request's end by the host's clock; what the host then knows of the user."""
+    host.run("sed", "-i", "s/^not_after=.*/not_after=1000000000/", f"/var/lib/passport/requests/{request.id}")
+    host.run("setsid", "sh", "/var/lib/passport/sweep.sh", timeout=90)
+    return host.run("id", request.user_name).stdout.decode()
+
+
 def test_a_full_disk_at_the_start_and_a_read_only_etc_at_the_end(story: HostStory) -> None:
     with ExitStack() as full:
         for host in story.hosts.values():
@@ -86,6 +93,9 @@ def test_a_full_disk_at_the_start_and_a_read_only_etc_at_the_end(story: HostStor
         read = story.reads(request)
         for name in story.hosts:
             assert f"{name}: The server's disk can only be read, so no user can be made or removed on it." in read
+            assert sweep_past_the_end(story.hosts[name], request).startswith("uid=")
+        assert read.count("Its processes are ended. Left: account, principals, sudoers.") == 2
+        assert "The timer on web-1 and db-2 cannot finish either until that is mended." in read
         assert not any(line.startswith("process") for lines in story.left(request).values() for line in lines)
     story.let(minutes=6)
     ended = story.now(request)

@@ -40,6 +40,7 @@ from tests.integration.aws_lab import client
 from tests.values import ANA, BEN, FakeClock, a_person
 from tests.world import World
 
+NOR_CAN_THE_TIMER = frozenset({"disk_full", "left_behind", "read_only"})
 HOME_URL = "https://passport.example.com"
 
 
@@ -110,8 +111,12 @@ class Machine:
         return Scripted(output=re.sub("(?m)^now=.*$", f"now={int(self._time().timestamp())}", said))
 
     def lets_in(self, user: str) -> bool:
-        """Whether the user could do anything on it now."""
+        """Whether the user could do anything on it now; after its end no certificate is good."""
         return user in self.ends and self._time() < self.ends[user]
+
+    def holds(self, user: str) -> bool:
+        """Whether anything of the user is on it now: its own timer removes what the remove document could remove."""
+        return self.lets_in(user) or (user in self.ends and self.refuses.get("remove") in NOR_CAN_THE_TIMER)
 
     def _absent(self, environment: Mapping[str, str]) -> Scripted:
         """Of a user whom it does not have it knows the number, if it had it once."""
@@ -266,6 +271,10 @@ class Story(World):
     def let_in(self, request: AccessRequest) -> list[str]:
         """The servers on which the request's user could do anything now."""
         return [machine.name for machine in self.machines.values() if machine.lets_in(request.user_name)]
+
+    def held_by(self, request: AccessRequest) -> list[str]:
+        """The servers on which there is anything of the request's user now."""
+        return [machine.name for machine in self.machines.values() if machine.holds(request.user_name)]
 
     def _posts(self, request: AccessRequest) -> Sequence[Wanted]:
         return wanted_posts(self.standing(request.id), now=self.clock.now)

@@ -167,9 +167,8 @@ def test_each_server_has_its_own_outcome(desk: AwsDesk) -> None:
     servers = [*desk.servers(1), desk.double.add_server("full", answers=refuses("create", "disk_full"))]
     steps = provision(desk, grants_of(servers))
     assert isinstance(steps["AR-7F3K.1"], Done)
-    assert steps["AR-7F3K.2"] == Failed(
-        reason="full: The server's disk is full. Free some space, then try again.", retryable=True
-    )
+    full = "full: The server's disk is full. Free some space, then try again."
+    assert steps["AR-7F3K.2"] == Failed(reason=full, retryable=True, server_cannot=True)
     assert len(desk.double.commands) == 1
 
 

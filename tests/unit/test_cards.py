@@ -237,6 +237,16 @@ class TestDirectMessages:
         assert "Gone from db-2." in words
         assert "I go on trying. Why it ends: Ben Ito revoked it: INC-9." in words
 
+    def test_late_removal_promises_no_timer_where_the_server_itself_cannot(self) -> None:
+        request = decided(RequestState.ENDING, cause=EndCause.EXPIRED)
+        grants = grants_of(request, GrantState.REMOVING, GrantState.REMOVING)
+        silent, stuck = (late(grant, f"{grant.server.name} does not.") for grant in grants)
+        stuck = replace(stuck, account=replace(stuck.account, server_cannot=True))
+        for expires_at, said in ((END, "runs out at 05:06 UTC at the latest."), (NOW, "ran out at 03:00 UTC.")):
+            words = read(posts(replace(request, expires_at=expires_at), [silent, stuck], [a_review()])[ENDED])
+            assert f"The certificate {said} The timer on db-2 cannot finish either until that is mended." in words
+            assert "itself" not in words and "own timer" not in words
+
     def test_late_removal_says_that_the_tunnel_is_closed(self) -> None:
         request = replace(decided(RequestState.ENDING, cause=EndCause.EXPIRED), expires_at=END)
         grants = grants_of(request, GrantState.REMOVING, GrantState.REMOVED)
