@@ -51,7 +51,7 @@ class Feed:
         self._alerts = Alerts(slack, recipients, alarms, clock=clock, admins=admins)
         self._channel = AuditChannel(store, slack, alarms, self._alerts, clock=clock, channel=audit_channel)
         self._posts = SlackPosts(store, slack, recipients, alarms, self._alerts, clock=clock)
-        self._outbox = SlackOutbox(store, slack, recipients, alarms, clock=clock)
+        self._outbox = SlackOutbox(store, slack, recipients, alarms, self._alerts, clock=clock)
         self._outages = 0
         self._down_until: datetime | None = None
 

@@ -1,11 +1,11 @@
 """What the parts of the feed share: one replica at a time, when to look again, and whom to tell of trouble."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from access.ports import Clock, Store
-from handlers.paced import LastingError, NotNowError, PacedSlack, PassingError
+from handlers.paced import LastingError, NotNowError, OutageError, PacedSlack, PassingError
 from handlers.recipients import Recipients
 
 READER = "slack"
@@ -13,6 +13,7 @@ LEASE = timedelta(seconds=30)
 RENEW_BEFORE = timedelta(seconds=15)  # longer than a call may last: see Feed
 SAID_AGAIN_AFTER = timedelta(hours=1)
 MOST_AT_ONCE = 10
+MOST_SILENCES = 3  # in one step; Slack may be silent about one person or message only, but not about so many
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Alerts:
         self._said_at: dict[str, datetime] = {}
         self._waiting: dict[str, list[str]] = {}  # sentences by whom they are for
         self._retry_at: datetime | None = None
+        self._silences = 0
 
     def report(self, subject: str, sentence: str) -> None:
         """Log it, and tell it at the end of the pass; ``sentence`` is escaped already."""
@@ -108,14 +110,17 @@ class Alerts:
         return bool(self._waiting) and not (self._retry_at and self._retry_at > self._clock())
 
     def step(self) -> None:
-        """Tell each admin what waits for them; raises OutageError."""
-        groups = [admin for admin in self._waiting if admin.startswith("S")]
-        later = [self._attempt(group, self._spread) for group in groups]
-        people = [admin for admin in self._waiting if not admin.startswith("S")]
-        later += [self._attempt(admin, self._tell) for admin in people]
+        """Tell each admin what waits for them, though Slack may be silent about one; raises OutageError."""
+        self._silences = 0
+        later = [self._attempt(admin) for admin in self._in_turn()]
         self._retry_at = min((at for at in later if at), default=None)
         if self._retry_at:
             self._alarms.set(self._retry_at)
+
+    def _in_turn(self) -> Iterator[str]:
+        """User groups first: whom they add has a turn as well."""
+        yield from [admin for admin in self._waiting if _is_group(admin)]
+        yield from [admin for admin in self._waiting if not _is_group(admin)]
 
     def _spread(self, group: str) -> None:
         """Each member is told on their own: one who is not reached hides nothing from the others."""
@@ -131,18 +136,28 @@ class Alerts:
         self._slack.post(self._recipients.channel_of(admin), text)
         del self._waiting[admin]
 
-    def _attempt(self, admin: str, act: Callable[[str], None]) -> datetime | None:
+    def _attempt(self, admin: str) -> datetime | None:
         """When to try again, if it did not work and may yet; raises OutageError."""
+        act = self._spread if _is_group(admin) else self._tell
         try:
             act(admin)
         except NotNowError as error:
             return error.until
+        except OutageError:
+            self._silences += 1
+            if self._silences == MOST_SILENCES:
+                raise
+            return self._clock() + SAID_AGAIN_AFTER / 60
         except PassingError:
             return self._clock() + SAID_AGAIN_AFTER / 60
         except LastingError as error:
             _log.warning("The admins at %s are not reached: %s", admin, error.code)
             del self._waiting[admin]
         return None
+
+
+def _is_group(admin: str) -> bool:
+    return admin.startswith("S")
 
 
 def backoff(attempts: int, *, most: timedelta = timedelta(seconds=60)) -> timedelta:

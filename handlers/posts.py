@@ -15,14 +15,13 @@ from access.service.submitting import Standing, standings
 from handlers import phrases
 from handlers.cards import wanted_posts
 from handlers.paced import CallError, LastingError, NotNowError, OutageError, PacedSlack
-from handlers.patience import Alarms, Alerts, LeaseLostError, backoff
+from handlers.patience import MOST_SILENCES, Alarms, Alerts, LeaseLostError, backoff
 from handlers.recipients import Recipients
 from handlers.wanted import REVIEWERS, Wanted
 
 BATCH = 20
 LOOK_AGAIN = timedelta(seconds=5)  # a request's other messages never wait longer for the one that fails
 MENDED_AFTER = timedelta(minutes=1)  # while it is pending, reviewers may yet see it
-MOST_SILENCES = 3  # in one batch; Slack may be silent about one message only, but not about so many
 _MOST_REMEMBERED = 5000
 _GONE = frozenset({"message_not_found", "cant_update_message"})
 

@@ -7,6 +7,7 @@ from handlers.paced import CallError, LastingError, OutageError, PacedSlack, Pas
 
 FRESH = timedelta(minutes=5)
 WHILE_SILENT = timedelta(minutes=1)
+WHILE_NONE_OPENS = timedelta(seconds=20)
 
 
 class Recipients:
@@ -18,6 +19,7 @@ class Recipients:
         self._groups: dict[str, tuple[datetime, tuple[str, ...]]] = {}
         self._silent_until: dict[str, datetime] = {}
         self._directs: dict[str, str] = {}
+        self._none_opens_until: datetime | None = None
 
     def behind(self, entry: str) -> tuple[str, ...]:
         """The entry itself, or the members of a user group (``S…``); raises CallError."""
@@ -46,5 +48,14 @@ class Recipients:
         if not recipient.startswith(("U", "W")):
             return recipient
         if recipient not in self._directs:
-            self._directs[recipient] = self._slack.open_direct(recipient)
+            self._directs[recipient] = self._opened(recipient)
         return self._directs[recipient]
+
+    def _opened(self, person: str) -> str:
+        if self._none_opens_until and self._clock() < self._none_opens_until:
+            raise PassingError("unanswered")
+        try:
+            return self._slack.open_direct(person)
+        except OutageError:  # let everybody else be written to, instead of waiting for an answer once for each person
+            self._none_opens_until = self._clock() + WHILE_NONE_OPENS
+            raise

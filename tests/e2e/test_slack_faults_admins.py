@@ -60,3 +60,18 @@ def test_an_admin_is_told_once_though_a_colleague_has_to_wait(sqlite_store: SqlS
     for admin in ("U0CYD", "U0BEN"):
         told = [line for m in lab.directs(admin) for line in m.plain.splitlines() if "C0AUDIT takes no" in line]
         assert len(told) == 1, admin
+
+
+@pytest.mark.parametrize("ops_at", [0, 1, 4])
+def test_admins_about_whom_slack_is_silent_hide_nothing_from_those_who_are_reached(
+    sqlite_store: SqlStore, slack: SlackDouble, ops_at: int
+) -> None:
+    people = ["U0ADMIN", "U0CYD", "U0ANA", "U0BEN"]
+    slack.faults.drop_answer("conversations.open", times=None)
+    lab = lab_of(sqlite_store, slack, *people[:ops_at], "C0OPS", *people[ops_at:])
+    lab.run_for(timedelta(minutes=5))
+    assert ["C0AUDIT takes no messages" in told.plain for told in slack.messages("C0OPS")] == [True]
+    slack.faults.clear()
+    lab.run_for(timedelta(minutes=5))
+    for admin in people:
+        assert len([m for m in lab.directs(admin) if "C0AUDIT takes no messages" in m.plain]) == 1, admin

@@ -235,6 +235,33 @@ def test_a_message_to_somebody_deactivated_is_dropped_and_others_arrive(lab: Lab
         assert uow.outbox.due(lab.clock() + timedelta(days=1), 10) == []
 
 
+@pytest.mark.parametrize("code", ["missing_scope", "restricted_action", "user_not_visible"])
+def test_a_message_that_an_admin_can_let_through_is_kept_and_the_admin_told(lab: Lab, code: str) -> None:
+    lab.slack.faults.fail("conversations.open", code)  # for Ben, who comes first
+    lab.message("U0BEN", "a key was added")
+    lab.message("U0ANA", "hello")
+    lab.run_for(timedelta(minutes=2))
+    assert [message.plain for message in lab.directs("U0ANA")] == ["hello"]
+    assert [message.plain for message in lab.directs("U0BEN")] == ["a key was added"]
+    (alert,) = lab.directs("U0ADMIN")
+    assert f"Slack takes no direct messages to U0BEN ({code})" in alert.text.replace("\u200b", "")
+
+
+def test_messages_to_whom_slack_is_silent_hold_up_no_other(lab: Lab) -> None:
+    lab.message("U0BEN", "first")
+    lab.settle()
+    lab.slack.faults.drop_answer("conversations.open", times=None)
+    for _ in range(40):
+        lab.message("U0ANA", "unheard")
+    lab.run_for(timedelta(minutes=5))
+    lab.message("U0BEN", "second")
+    lab.run_for(timedelta(minutes=2))
+    assert [message.plain for message in lab.directs("U0BEN")] == ["first", "second"]
+    lab.slack.faults.clear()
+    lab.run_for(timedelta(minutes=10))
+    assert len(lab.directs("U0ANA")) == 40
+
+
 def test_a_message_that_failed_is_sent_later(lab: Lab) -> None:
     lab.slack.faults.fail("conversations.open", "internal_error", times=2)
     lab.message("U0BEN", "patience")
