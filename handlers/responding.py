@@ -17,7 +17,7 @@ from handlers.turn import Turn
 
 log = logging.getLogger(__name__)
 
-NO_FORM = "Slack did not open the form in time. Nothing happened; try again."
+NO_FORM = "Slack is slow to open the form. If no form opens, try again; nothing has changed yet."
 _POST_SECONDS = 10
 
 

@@ -172,8 +172,18 @@ class TestReview:
         on.say("help", BEN.user_id)
         on.slack.faults.fail("views.open", "internal_error", times=None)
         on.press(on.card(request.id, ids.REVIEW_DENY), ids.REVIEW_DENY)
-        assert "Slack did not open the form in time." in on.told(BEN.user_id, 2)[1]
+        assert "Slack is slow to open the form. If no form opens, try again" in on.told(BEN.user_id, 2)[1]
         assert on.methods().count("views.open") == 1, "an inline call is not retried"
+
+    def test_a_form_that_slack_opens_late_is_there_and_nothing_else_is_said(self, on: Stage) -> None:
+        on.say("help")
+        on.slack.faults.slow(2.2, "views.open")
+        sent = on.say("request web-1")
+        on.slack.wait_until(lambda: on.slack.person(ANA.user_id).view())
+        assert sent.error is None
+        assert sent.plain.startswith(
+            "Slack is slow to open the form. If no form opens, try again; nothing has changed yet. "
+        )
 
     def test_smuggled_mentions_in_a_form_reach_nobody(self, on: Stage) -> None:
         on.say("request web-1 because <!channel> @ben <http://x.example|click>")
