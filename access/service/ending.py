@@ -66,6 +66,10 @@ class Ending:
         self, uow: UnitOfWork, request: AccessRequest, person: Person, cause: EndCause, detail: str
     ) -> AccessRequest:
         now = self._desk.clock()
+        if request.state is RequestState.PENDING:
+            raise AlreadyDecidedError(
+                f"{request.id} is not decided yet; to take it back: /passport cancel {request.id}"
+            )
         if request.state not in _RUNNING:
             raise AlreadyDecidedError(f"{request.id} is {request.state} already. Nothing changed.")
         ending = lifecycle.begin_end(request, cause, detail, at=now)

@@ -39,6 +39,8 @@ def update(office: Office, arguments: Json) -> Json:
     """chat.update; with text alone, the blocks go (page "chat.update")"""
     channel = _readable(office, str(arguments["channel"]))
     message = office.workspace.message(channel.id, str(arguments["ts"]))
+    if channel.archived:
+        raise SlackError("is_inactive")
     if message.user != office.workspace.bot_user_id:
         raise SlackError("cant_update_message")
     text, blocks = words(arguments)

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from sandbox.slack.faults import Faults
 from sandbox.slack.wire import Json
 from sandbox.slack.workspace import Message
 
@@ -120,11 +122,12 @@ class HttpTransport:
 class Courier:
     """Signs, sends, times and keeps every delivery; many threads may send at once."""
 
-    def __init__(self, signing_secret: str, notify: Callable[[], None]) -> None:
+    def __init__(self, signing_secret: str, notify: Callable[[], None], faults: Faults) -> None:
         self.ack_seconds = ACK_SECONDS
         self.transport: Transport | None = None
         self._secret = signing_secret.encode()
         self._notify = notify
+        self._faults = faults
         self._lock = threading.Lock()
         self._kept: list[Delivery] = []
 
@@ -156,9 +159,11 @@ class Courier:
     def carry(self, delivery: Delivery) -> Delivery:
         """Bring it to the app as it is, and note answer, time and error."""
         begun = time.monotonic()
+        if self._faults.holds_back(partial(self._deliver, delivery)):
+            return replace(delivery, error="operation_timeout")
         try:
-            if self.transport is None:
-                raise ConnectionError("no app is connected")
+            if self.transport is None or self._faults.is_down:
+                raise ConnectionError("no app is connected, or Slack is down")
             envelope = _ENVELOPE.get(delivery.kind, "interactive")
             answer = self.transport.carry(delivery, envelope, self.ack_seconds)
         except TimeoutError:
@@ -176,6 +181,9 @@ class Courier:
             ms=_ms(begun),
             error="operation_timeout" if late else failed,
         )
+
+    def _deliver(self, delivery: Delivery) -> Delivery:
+        return self.keep(self.carry(delivery))
 
     def keep(self, delivery: Delivery) -> Delivery:
         """Keep a finished delivery."""

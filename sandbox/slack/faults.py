@@ -42,14 +42,43 @@ class Faults:
         self._faults: list[_Fault] = []
         self._down_until = 0.0
         self._downs = 0
+        self._fall: list[Callable[[], None]] = []
+        self._held: list[Callable[[], object]] | None = None
         self._closing = threading.Event()
 
     def down(self, seconds: float | None = None) -> AbstractContextManager[None]:
-        """Refuse every call, for some seconds or for as long as a `with` block lasts."""
+        """Refuse every call, deliver nothing, end every socket: for some seconds, or as long as a `with` block lasts."""
         if seconds is not None:
             self._down_until = time.monotonic() + seconds
+            self._go_down()
             return _nothing()
         return self._down_for_the_block()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether Slack is down now."""
+        return self._downs > 0 or time.monotonic() < self._down_until
+
+    def when_down(self, act: Callable[[], None]) -> None:
+        """Do this, too, whenever Slack goes down."""
+        self._fall.append(act)
+
+    @contextmanager
+    def hold_back(self) -> Iterator[list[Callable[[], object]]]:
+        """Let what is sent to the app in a `with` block wait; it arrives when, and in the order in which, it is called."""
+        held: list[Callable[[], object]] = []
+        self._held = held
+        try:
+            yield held
+        finally:
+            self._held = None
+
+    def holds_back(self, deliver: Callable[[], object]) -> bool:
+        """Whether this delivery has to wait; it is kept then."""
+        held = self._held
+        if held is not None:
+            held.append(deliver)
+        return held is not None
 
     def rate_limit(self, method: str | None = None, *, retry_after: int = 30, times: int | None = 1) -> None:
         """Answer 429 to the next calls (of one method, or any)."""
@@ -83,7 +112,7 @@ class Faults:
 
     def before(self, method: str) -> None:
         """Meet what was arranged for this call; raises one of the errors above or SlackError."""
-        if self._downs or time.monotonic() < self._down_until:
+        if self.is_down:
             raise BrokenAnswerError
         self._meet(method, after_the_call=False)
 
@@ -112,10 +141,15 @@ class Faults:
     def _wait(self, seconds: float) -> None:
         self._closing.wait(seconds)
 
+    def _go_down(self) -> None:
+        for act in self._fall:
+            act()
+
     @contextmanager
     def _down_for_the_block(self) -> Iterator[None]:
         with self._lock:
             self._downs += 1
+        self._go_down()
         try:
             yield
         finally:

@@ -64,9 +64,9 @@ class SlackDouble:
             team_id=team_id, app_id=app_id, bot_id="B0PASSPORT", bot_user_id=bot_user_id, clock=self.clock
         )
         self.views = Views(self.workspace)
-        self._courier = Courier(self.signing_secret, self._changed)
+        self._courier = Courier(self.signing_secret, self._changed, self.faults)
         self._events = Events(self.workspace, self._courier, event_retry_seconds)
-        self.sockets = SocketMode(app_id, self._changed)
+        self.sockets = SocketMode(app_id, self._changed, self.faults)
         self._response_urls = ResponseUrls(self.workspace)
         self._scopes = tuple(scopes)
         tokens = Tokens(bot=self.bot_token, app=self.app_token, scopes=frozenset(self._scopes))

@@ -16,6 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 from sandbox.slack.deliveries import Answer, Delivery
+from sandbox.slack.faults import Faults
 from sandbox.slack.wire import Json
 
 MOST_CONNECTIONS = 10
@@ -31,8 +32,10 @@ class _Socket:
 class SocketMode:
     """The app's WebSockets; a delivery goes to any one of them, in turn."""
 
-    def __init__(self, app_id: str, notify: Callable[[], None]) -> None:
+    def __init__(self, app_id: str, notify: Callable[[], None], faults: Faults) -> None:
         self._app_id = app_id
+        self._faults = faults
+        faults.when_down(self.cut)
         self._notify = notify
         self._lock = threading.Lock()
         self._sockets: list[_Socket] = []
@@ -101,6 +104,8 @@ class SocketMode:
         return self._server
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if self._faults.is_down:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "down\n")
         ticket = request.path.partition("ticket=")[2].partition("&")[0]
         with self._lock:
             if ticket in self._tickets:

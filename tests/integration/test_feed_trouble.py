@@ -82,6 +82,18 @@ def test_a_dead_recipient_is_given_up_when_the_request_is_decided(lab: Lab) -> N
     assert len(lab.directs("U0ANA")) == 2
 
 
+def test_a_card_in_a_channel_that_is_archived_meanwhile_is_given_up_and_an_admin_told(lab: Lab) -> None:
+    request = lab.world.submit()
+    lab.settle()
+    lab.slack.archive(LEADS)
+    lab.world.reviewing.review(BEN_SAYS, request.id, Verdict.DENY, reason="no")
+    lab.settle()
+    assert lab.is_shown(request)
+    assert "Not approved" in lab.directs("U0ANA")[1].notification
+    (alert,) = lab.directs("U0ADMIN")
+    assert f"Slack takes no messages to {LEADS} (is" in alert.text
+
+
 def test_the_requesters_news_do_not_wait_for_a_failing_card(lab: Lab) -> None:
     request = lab.world.submit()
     lab.settle()

@@ -219,6 +219,38 @@ def test_an_app_that_is_down_is_a_failure_and_no_exception(slack: SlackDouble, a
     assert (ana.command("/passport").error, ana.command("/passport").status) == ("dispatch_failed", 0)
 
 
+def test_a_slack_that_is_down_delivers_nothing(slack: SlackDouble, app: AppUnderTest, ana: Person) -> None:
+    heard = hearing(app)
+    with slack.faults.down():
+        assert ana.command("/passport", "meanwhile").error == "dispatch_failed"
+    assert ana.command("/passport", "after").ok
+    assert heard == ["after"]
+
+
+def test_what_is_held_back_arrives_once_in_the_order_of_its_release(
+    slack: SlackDouble, app: AppUnderTest, ana: Person
+) -> None:
+    heard = hearing(app)
+    with slack.faults.hold_back() as held:
+        assert [ana.command("/passport", text).error for text in ("first", "second")] == ["operation_timeout"] * 2
+        assert heard == []
+    for deliver in reversed(held):
+        deliver()
+    assert heard == ["second", "first"]
+
+
+def hearing(app: AppUnderTest) -> list[str]:
+    """What people type, as it comes."""
+    heard: list[str] = []
+
+    @app.bolt.command("/passport")
+    def listener(ack: Callable[..., object], body: dict[str, Any]) -> None:
+        heard.append(body["text"])
+        ack()
+
+    return heard
+
+
 def test_an_app_that_answers_an_error_status_fails(app: AppUnderTest, ana: Person) -> None:
     delivery = ana.command("/unknown")
     assert (delivery.status, delivery.error) == (404, "dispatch_failed")

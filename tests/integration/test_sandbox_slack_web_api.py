@@ -181,9 +181,11 @@ def test_a_message_its_edit_and_its_end(slack: SlackDouble, client: WebClient) -
     assert slack.person("U0ANA").messages("C0AUDIT") == []
 
 
-def test_an_archived_channel_takes_no_messages(slack: SlackDouble) -> None:
+def test_an_archived_channel_takes_no_messages_and_no_edits(slack: SlackDouble, client: WebClient) -> None:
+    ts = client.chat_postMessage(channel="C0AUDIT", text="x")["ts"]
     slack.archive("C0AUDIT")
     assert error_of(slack, "chat.postMessage", channel="C0AUDIT", text="x") == "is_archived"
+    assert error_of(slack, "chat.update", channel="C0AUDIT", ts=ts, text="y") == "is_inactive"
 
 
 def test_link_names_pings_where_plain_text_does_not(slack: SlackDouble, client: WebClient) -> None:

@@ -402,8 +402,8 @@ class TestBusy:
             assert BUSY in str(front(on, BEN.user_id).blocks)
             assert on.world.standing(request.id).reviews == []
             card = on.card(request.id)
-            with on.slack.faults.down():
-                assert on.press(card, ids.REVIEW_APPROVE).status == 503
+            on.slack.faults.http_error("views.open", status=503, times=1)
+            assert on.press(card, ids.REVIEW_APPROVE).status == 503
             assert on.world.standing(request.id).reviews == []
             with place:
                 pass

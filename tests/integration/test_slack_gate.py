@@ -129,8 +129,8 @@ class TestMembers:
         assert on.say("list").plain == "Slack does not tell me who you are just now. Try again in a minute."
         on.slack.faults.clear()
         on.say("help")
-        with on.slack.faults.down():
-            assert "You have no open request." in on.say("list").plain
+        on.slack.faults.http_error(status=503, times=None)
+        assert "You have no open request." in on.say("list").plain
 
     def test_a_lost_answer_is_not_asked_for_again_before_the_ack(self, on: Stage) -> None:
         on.slack.faults.drop_answer("users.info", times=None)

@@ -156,6 +156,17 @@ def test_slack_is_down_at_first_and_joined_later(
     assert all("I go on trying" in line for line in told)
 
 
+@pytest.mark.usefixtures("steady")
+def test_slack_goes_down_and_is_joined_again(slack: SlackDouble, app: App) -> None:
+    with sockets_of(slack, app) as sockets:
+        joined(slack)
+        with slack.faults.down():
+            slack.wait_until(lambda: (slack.sockets.connections, sockets.connected) == (0, 0))
+            assert say(slack, "anybody?").error == "dispatch_failed"
+        joined(slack)
+        assert say(slack, "here").text == "here"
+
+
 def test_slacks_retry_after_is_honoured(slack: SlackDouble, app: App) -> None:
     slack.faults.rate_limit("apps.connections.open", retry_after=3, times=1)
     with sockets_of(slack, app, connections=1):

@@ -132,7 +132,7 @@ class Replicas:
 
     def deliver(self, made: Delivery, replica: Replica | None = None) -> Delivery:
         """Bring a click to one of them, or to the next one."""
-        courier = Courier(self.slack.signing_secret, lambda: None)
+        courier = Courier(self.slack.signing_secret, lambda: None, self.slack.faults)
         courier.transport = HttpTransport(replica.request_url) if replica else self.slack._courier.transport
         return courier.carry(replace(made, headers={**made.headers, **courier.signed(made.body, int(time.time()))}))
 
