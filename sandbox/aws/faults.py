@@ -52,7 +52,7 @@ class Faults:
         self.quotas = dict(QUOTAS)
 
     def throttle(self, operation: str, *, times: int | None = None, seconds: float | None = None) -> None:
-        """Answer ThrottlingException, a number of times, for a while, or until clear()."""
+        """Answer ThrottlingException, or what the service calls it: a number of times, for a while, or until clear()."""
         self._add(self._before, operation, AwsError("ThrottlingException", "Rate exceeded"), times, seconds)
 
     def fail(self, operation: str, status: int = 500, *, times: int | None = None, code: str | None = None) -> None:

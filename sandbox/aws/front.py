@@ -26,12 +26,18 @@ from sandbox.aws.systems_manager import SystemsManager
 TARGET = "AmazonSSM."
 EXPIRED = "ExpiredTokenException"
 DENIED = "AccessDeniedException"
+THROTTLED = "ThrottlingException"
+FAILED = "InternalServerError"
 # How the services that answer in XML call these.
 IN_XML = {
     ("ec2", EXPIRED): (400, "RequestExpired"),
     ("sts", EXPIRED): (403, "ExpiredToken"),
     ("ec2", DENIED): (403, "UnauthorizedOperation"),
     ("sts", DENIED): (403, "AccessDenied"),
+    ("ec2", THROTTLED): (503, "RequestLimitExceeded"),
+    ("sts", THROTTLED): (400, "Throttling"),
+    ("ec2", FAILED): (500, "InternalError"),
+    ("sts", FAILED): (500, "InternalFailure"),
 }
 NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
 
@@ -105,21 +111,16 @@ class _Desk:
         kms.refuse(operation, caller, request)
 
     def note(self, operation: str, authorization: str, body: bytes) -> None:
-        """Write down a call of moto's; its faults are lost connections, as error shapes differ by service.
-
-        Raises AwsError for credentials that have run out or may not do it, and AnswerLostError.
-        """
+        """Write down a call of moto's; raises AwsError where it fails, or comes from credentials that may not do it."""
         scope = scope_of(authorization)
         try:
             caller = self._caller(scope)
-            self.calls.append(self._call(operation, caller, scope, {}))
-            self.faults.before(operation, caller.account, caller.region)
         except AwsError as error:
-            if error.code in {"MissingAuthenticationTokenException", "UnrecognizedClientException"}:
-                return
             if error.code == EXPIRED:
                 raise
-            raise AnswerLostError from None
+            return  # moto says so itself
+        self.calls.append(self._call(operation, caller, scope, {}))
+        self.faults.before(operation, caller.account, caller.region)
         assert scope is not None  # or there were no caller
         self.gate.check(f"{scope.service}:{operation}", caller, _request(body))
 
@@ -183,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         except AwsError as error:
             self._say(error.status, {"__type": error.code, "message": error.message})
         else:
-            self._pass_on(body, "", lambda answer: kms.mend(operation, answer))
+            self._pass_on(operation, body, "", lambda answer: kms.mend(operation, answer))
 
     def _moto(self, operation: str, authorization: str, body: bytes) -> None:
         try:
@@ -201,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             sts = f"<ErrorResponse>{inner}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
             self._write(status, "text/xml", (ec2 if service == "ec2" else sts).encode())
         else:
-            self._pass_on(body, identity)
+            self._pass_on(operation, body, identity)
 
     def _say(self, status: int, answer: dict[str, Any]) -> None:
         self._write(status, "application/x-amz-json-1.1", json.dumps(answer).encode())
@@ -214,7 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _pass_on(self, body: bytes, identity: str, mend: Callable[[bytes], bytes] = lambda answer: answer) -> None:
+    def _pass_on(
+        self, operation: str, body: bytes, identity: str, mend: Callable[[bytes], bytes] = lambda answer: answer
+    ) -> None:
         onward = http.client.HTTPConnection(*self.server.desk.moto, timeout=60)
         try:
             onward.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
@@ -224,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
             onward.close()
         if identity:  # before the client has its key
             self.server.desk.roles.remember(identity, text)
+        if self.server.desk.faults.loses_answer(operation):
+            raise AnswerLostError
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in NOT_PASSED_ON:

@@ -207,9 +207,8 @@ class Story(World):
 
     def lose_every_answer(self) -> None:
         """Do what is asked and never say so, in Systems Manager and in EC2."""
-        for operation in ("SendCommand", "ListCommands", "ListCommandInvocations"):
+        for operation in ("SendCommand", "ListCommands", "ListCommandInvocations", "DescribeInstances"):
             self.double.faults.take_then_timeout(operation, times=None)
-        self.double.faults.fail("DescribeInstances")
 
     def renew_credentials(self) -> None:
         """Put fresh credentials where Passport's own come from."""

@@ -50,7 +50,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         "AWS has trouble of its own in home eu-west-1 (ServiceUnavailable). I try again by myself.",
     ),
     "AWS is away": (
-        lambda story, _: story.double.faults.fail("DescribeInstances"),
+        lambda story, _: story.double.faults.take_then_timeout("DescribeInstances", times=None),
         heal,
         "AWS does not answer in home eu-west-1. I try again by myself.",
     ),

@@ -6,7 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from access.policy import changed_tags, decide_submission
 from provisioning.aws import AwsAccount, Service, Sessions
 from provisioning.inventory import AwsInventory
 from sandbox.aws import Server
+from sandbox.aws.faults import Faults
 from tests.fleet import FleetPages
 from tests.integration.aws_desk import ACCOUNTS, FAR, OTHER, REGION, AwsDesk, asked, aws_desk
 from tests.values import NOW, a_person, a_policy
@@ -218,16 +219,32 @@ def test_a_server_outside_of_ec2_is_listed_and_read_again(desk: AwsDesk) -> None
     assert made.read_again([hybrid]) == {hybrid.key: hybrid}
 
 
-def test_a_region_that_fails_keeps_its_former_servers_and_is_reported(desk: AwsDesk) -> None:
+@pytest.mark.parametrize(
+    ("fail", "sentence"),
+    [
+        (
+            lambda faults: faults.fail("DescribeInstanceInformation", 400),
+            "AWS does not let Passport's role call DescribeInstanceInformation in home",
+        ),
+        (lambda faults: faults.throttle("DescribeInstances"), "AWS asks me to go slower in home eu-west-1."),
+        (
+            lambda faults: faults.fail("DescribeInstances"),
+            "AWS has trouble of its own in home eu-west-1 (InternalError).",
+        ),
+    ],
+)
+def test_a_region_that_fails_keeps_its_former_servers_and_is_reported(
+    desk: AwsDesk, fail: Callable[[Faults], None], sentence: str
+) -> None:
     desk.double.add_server("web-1")
     found = inventory(desk)
     desk.clock.forward(minutes=5)
     assert found.age() == timedelta(minutes=5)
 
     desk.double.add_server("web-2")
-    desk.double.faults.fail("DescribeInstanceInformation", 400)
+    fail(desk.double.faults)
     went = found.refresh()
-    assert any("does not let Passport's role call DescribeInstanceInformation in home" in it for it in went.problems)
+    assert any(sentence in it for it in went.problems)
     assert [server.name for server in found.search("web", 5)] == ["web-1"]
     assert found.age() == timedelta(minutes=5)
 

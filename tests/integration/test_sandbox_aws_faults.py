@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from sandbox.aws import AwsDouble, Scripted, Server
 from tests.integration.aws_lab import GOOD, client, publish, refused, wait_for
@@ -149,9 +149,31 @@ def test_lists_that_lag_behind(aws: AwsDouble, ssm: Any, server: Server) -> None
     assert len(ssm.list_commands(CommandId=command)["Commands"]) == 1
 
 
-def test_faults_of_ec2_are_lost_connections(aws: AwsDouble, ssm: Any) -> None:
-    aws.faults.fail("DescribeInstances", times=1)
-    ec2 = client(aws, "ec2")
+@pytest.mark.parametrize(
+    ("service", "operation", "throttled", "failed"),
+    [
+        ("ec2", "DescribeInstances", (503, "RequestLimitExceeded"), (500, "InternalError")),
+        ("sts", "GetCallerIdentity", (400, "Throttling"), (500, "InternalFailure")),
+    ],
+)
+def test_services_that_answer_in_xml_fail_in_their_own_words(
+    aws: AwsDouble,
+    ssm: Any,
+    service: Literal["ec2", "sts"],
+    operation: str,
+    throttled: tuple[int, str],
+    failed: tuple[int, str],
+) -> None:
+    aws.faults.throttle(operation, times=1)
+    aws.faults.fail(operation, times=1)
+    aws.faults.take_then_timeout(operation)
+    called = client(aws, service)
+    call = called.describe_instances if service == "ec2" else called.get_caller_identity
+    for status, code in (throttled, failed):
+        with pytest.raises(ClientError) as error:
+            call()
+        said = error.value.response
+        assert (said["ResponseMetadata"]["HTTPStatusCode"], said["Error"]["Code"]) == (status, code)
     with pytest.raises(BotoCoreError):
-        ec2.describe_instances()
-    assert "Reservations" in ec2.describe_instances()
+        call()
+    assert call()["ResponseMetadata"]["HTTPStatusCode"] == 200
