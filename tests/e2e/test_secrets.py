@@ -2,13 +2,16 @@
 
 import base64
 import json
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit
@@ -16,11 +19,16 @@ from urllib.parse import quote, urlsplit
 import boto3
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
 from slack_sdk import WebClient
 
 from sandbox.aws.nodes import Scripted
+from sandbox.aws.sessions import Session
 from sandbox.company import AUDIT_CHANNEL, Company, Employee
 from sandbox.demo import DESKTOP, SERVERS, Story
 from sandbox.idp import Browser
@@ -32,6 +40,7 @@ from storage.sealing import Sealer
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(400)]
 
+STARTS = Path(__file__).with_name("starts")
 SHORTEST = 12  # bytes; half of a secret is a secret, too
 MOST_READ = 32 << 20  # of one file
 
@@ -66,9 +75,25 @@ class Secrets:
             self.add(name, line)
         key = load_pem_private_key(pem, None)
         if isinstance(key, rsa.RSAPrivateKey):
-            for number in (key.private_numbers().d, key.private_numbers().p, key.private_numbers().q):
-                self.add(name, number.to_bytes((number.bit_length() + 7) // 8, "big"))
-                self.add(name, str(number))
+            self.add_rsa(name, key)
+
+    def add_rsa(self, name: str, key: rsa.RSAPrivateKey) -> None:
+        """The numbers of an RSA key, as bytes and as digits."""
+        for number in (key.private_numbers().d, key.private_numbers().p, key.private_numbers().q):
+            self.add(name, number.to_bytes((number.bit_length() + 7) // 8, "big"))
+            self.add(name, str(number))
+
+    def add_ssh_key(self, name: str, pem: bytes) -> None:
+        """A person's Ed25519 key: its 32 secret bytes, and the lines of the file that hold them; the rest is public."""
+        key = load_ssh_private_key(pem, None)
+        assert isinstance(key, ed25519.Ed25519PrivateKey)
+        self.add(name, seed := key.private_bytes_raw())
+        body = pem.splitlines()[1:-1]
+        begin = base64.b64decode(b"".join(body)).index(seed)
+        ends = (begin * 8 // 6, (begin + len(seed) - 1) * 8 // 6)  # in characters of base64
+        first, last = (end // len(body[0]) for end in ends)
+        for line in body[first : last + 1]:
+            self.add(name, line)
 
     def found_in(self, places: Mapping[str, bytes]) -> set[str]:
         """Which secret is where, and in what disguise."""
@@ -114,6 +139,7 @@ class Watched(Company):
     def __init__(self, folder: Path, secrets: Secrets) -> None:
         super().__init__(folder, SERVERS, windows=[DESKTOP])
         self._secrets = secrets
+        self.on_desktop: Callable[[], None] = lambda: None  # whenever somebody has opened one
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -129,6 +155,7 @@ class Watched(Company):
             why = refusal(user, password)
             if not why:
                 self._secrets.add("Windows password", password)
+                self.on_desktop()
             return why
 
         machine.refusal = noted  # type: ignore[method-assign]
@@ -246,14 +273,28 @@ def without_gaps(content: bytes) -> bytes:
 @pytest.fixture(scope="module", params=["http", "sockets"])
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder, secrets = tmp_path_factory.mktemp("company"), Secrets()
-    with Watched(folder, secrets) as company:
+    with pytest.MonkeyPatch.context() as patch, Watched(folder, secrets) as company:
         passport = _serving(company, folder / "passport", socket_mode=request.param == "sockets")
+        company.on_desktop = partial(_add_grant_keys, secrets, passport, folder / "passport")
+        patch.setattr(Session, "new_token", _noting(secrets))
         processes = Processes(lambda: passport.pid)
         Story(company, passport, Silent()).tell()  # which ends with kill -9
         seen = {f"{name}, at the kill": content for name, content in files(folder / "passport").items()}
         _gather(secrets, company, passport, folder / "passport")
         seen |= processes.stop()
         yield Ground(company=company, passport=passport, folder=folder / "passport", secrets=secrets, seen=seen)
+
+
+def _noting(secrets: Secrets) -> Callable[[Session], str]:
+    """Gives tokens as ever, each of which lets somebody into a tunnel."""
+    new_token = Session.new_token
+
+    def noted(session: Session) -> str:
+        token = new_token(session)
+        secrets.add("session token", token)
+        return token
+
+    return noted
 
 
 def _serving(company: Company, folder: Path, *, socket_mode: bool) -> Serving:
@@ -269,8 +310,14 @@ def _serving(company: Company, folder: Path, *, socket_mode: bool) -> Serving:
         "PASSPORT_PROVIDERS": json.dumps([provider]),
         "PASSPORT_GROUPS_REFRESH_EVERY": "1s",
         "PASSPORT_OWN_AWS_CREDENTIALS": "false",  # as the demo has it
+        **_noting_starts(folder),
     }
     return Serving(company, folder, socket_mode=socket_mode, settings=settings)
+
+
+def _noting_starts(folder: Path) -> dict[str, str]:
+    """Variables of a Python that writes down what it starts."""
+    return {"PYTHONPATH": str(STARTS), "STARTS_FILE": str(folder / "starts")}
 
 
 def _gather(secrets: Secrets, company: Company, passport: Serving, folder: Path) -> None:
@@ -288,7 +335,20 @@ def _gather(secrets: Secrets, company: Company, passport: Serving, folder: Path)
     secrets.add_pem("CA key", ca)
     secrets.add("CA key", base64.b64decode(b"".join(ca.splitlines()[1:-1]))[-32:])
     for person in company.people.values():
-        secrets.add("person's key", b"".join(person.key.read_bytes().splitlines()[3:-1]))
+        secrets.add_ssh_key("person's key", person.key.read_bytes())
+
+
+def _add_grant_keys(secrets: Secrets, passport: Serving, folder: Path) -> None:
+    """What opens the passwords of Windows servers, while there is one: it goes with the access."""
+    name, _, encoded = passport._secrets["PASSPORT_SEALING_KEYS"].partition(":")
+    sealer = Sealer([(name, base64.b64decode(encoded))])
+    with closing(sqlite3.connect(f"file:{folder}/passport.db?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT grant_id, private_key FROM grant_passwords WHERE private_key IS NOT NULL")
+        for grant_id, sealed in rows.fetchall():
+            opened = sealer.open(sealed, table="grant_passwords", column="private_key", row=grant_id)
+            key = load_der_private_key(opened, None)
+            assert isinstance(key, rsa.RSAPrivateKey)
+            secrets.add_rsa("key of a grant", key)
 
 
 def test_no_secret_is_left_anywhere(ground: Ground) -> None:
@@ -296,13 +356,14 @@ def test_no_secret_is_left_anywhere(ground: Ground) -> None:
     assert kinds >= {
         *("bot token", "app token", "signing secret", "scim token", "AWS secret key", "sealing key", "SAML key"),
         *("CA key", "person's key", "link token", "relay state", "assertion", "signature of an assertion"),
-        *("cookie passport-sign-in", "Windows password"),
+        *("cookie passport-sign-in", "Windows password", "key of a grant", "session token"),
     }
     assert all(len(value) >= SHORTEST for value in ground.secrets.values.values())
     places = ground.places()
     assert b"Passport listens" in places["the file passport.log"]
     assert places["the file passport.db-wal, at the kill"]
     assert b"passport\0serve" in places["arguments of processes"]
+    assert b"passport', 'serve'" in places["the file starts"]
     assert b"[hidden]" not in places["the file passport.log"]  # nothing had to be struck out at the last moment
     assert ground.secrets.found_in(places) == set()
 
@@ -318,6 +379,8 @@ def test_the_search_finds_a_secret_in_each_place(ground: Ground) -> None:
     with ground.passport.log.open("a") as log:
         log.write(base64.b64encode(f"x{plant('the file passport.log')}".encode()).decode())
     (ground.folder / "notes").write_text(plant("the file notes")[:20])
+    _plant_key(ground.folder / "key", planted)
+    _plant_in_starts(ground, plant("the file starts"), plant("the file starts"))
     _plant_in_database(ground.folder, plant("the file passport.db"), plant("the file passport.db-wal"))
     _plant_in_processes(ground, plant("arguments of processes"), plant("environment of Passport's children"))
     _plant_in_commands(ground.company, plant("parameters of the command"), plant("output of the command"))
@@ -331,6 +394,22 @@ def test_the_search_finds_a_secret_in_each_place(ground: Ground) -> None:
     found = planted.found_in(ground.places())
     missed = [name for name in planted.values if not any(line.startswith(f"{name} in {name[:-2]}") for line in found)]
     assert missed == ["nowhere 1"]
+
+
+def _plant_key(path: Path, planted: Secrets) -> None:
+    """A private key, as JSON writes its lines."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    planted.add_ssh_key("the file key", path.read_bytes())
+    path.write_text(json.dumps(path.read_text()))
+
+
+def _plant_in_starts(ground: Ground, argument: str, variable: str) -> None:
+    """A child too short-lived to be seen otherwise."""
+    code = "import subprocess; subprocess.run(['true', input()], env={'X': input()})"
+    environment = {**os.environ, **_noting_starts(ground.folder)}
+    subprocess.run(
+        [sys.executable, "-c", code], input=f"{argument}\n{variable}\n", env=environment, text=True, check=True
+    )
 
 
 def _plant_in_database(folder: Path, in_file: str, in_log: str) -> None:
