@@ -53,11 +53,14 @@ class Inventory(Protocol):
     """Which servers exist."""
 
     def find(self, words: str) -> Sequence[Server]:
-        """Servers by exact name, by instance id, or by ``tag:key=value``; from memory."""
+        """Servers by exact name, by instance id, or by ``tag:key=value``; from memory.
+
+        Raises UnavailableError where there is none, but not all servers have been listed yet.
+        """
         ...
 
     def search(self, text: str, limit: int) -> Sequence[Server]:
-        """Servers whose name, id or tags contain the text, best first; from memory."""
+        """Servers whose name, id or tags contain the text, best first, as far as they are listed; from memory."""
         ...
 
     def read_again(self, servers: Sequence[Server]) -> Mapping[str, Server]:

@@ -59,7 +59,7 @@ from provisioning.authority_ring import AuthorityRing
 from provisioning.bundle import bundle
 from provisioning.connection import connection
 from provisioning.desktop import forwarding_command
-from provisioning.inventory import AwsInventory
+from provisioning.inventory import NONE_LISTED, AwsInventory
 from provisioning.routes.session_manager import SessionManager
 from provisioning.run_command import RunCommand
 from provisioning.ssh_keys import parse_public_key
@@ -312,6 +312,7 @@ class Passport:
 
     def _refresh_inventory(self) -> None:
         self._metrics.servers(self._inventory.refresh().servers)
+        self._submitting.file_left_behind()  # of before a restart: only now can their servers be found
 
     def _keep_house(self) -> None:
         self._submitting.file_left_behind()
@@ -327,7 +328,7 @@ class Passport:
         if not (self._turns.loop.is_alive and self._feed_loop.is_alive):
             return "The reconciler or the feed does not run. Restart Passport."
         if not self._inventory.has_listed:
-            return "The servers have not been listed yet. Try again in a moment."
+            return NONE_LISTED
         return ""
 
 

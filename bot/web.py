@@ -194,6 +194,10 @@ def _welcome(linked: Linked, unparked: Sequence[Unparked]) -> list[str]:
             lines.append(
                 f"I have sent your request {result.request.id} for {servers}. Slack tells you when it is decided."
             )
+        elif result.is_kept:
+            lines.append(
+                f"I cannot send your request for {servers} yet. I keep it and try again by myself each minute."
+            )
         else:
             lines.append(f"I could not send your request for {servers}: {result.sentence}")
     return [*lines, "You can close this page."]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from access.errors import UnavailableError
 from access.model import Server
 from access.ports import Inventory
 
@@ -13,12 +14,15 @@ class NamedOnly:
         self._inventory = inventory
 
     def find(self, words: str) -> Sequence[Server]:
-        """By exact name or instance id."""
+        """By exact name or instance id; raises UnavailableError."""
         return [] if words.strip().startswith("tag:") else self._inventory.find(words)
 
     def search(self, text: str, limit: int) -> Sequence[Server]:
-        """As ``find``."""
-        return self.find(text)[:limit]
+        """As ``find``, as far as servers are listed."""
+        try:
+            return self.find(text)[:limit]
+        except UnavailableError:
+            return []
 
     def read_again(self, servers: Sequence[Server]) -> Mapping[str, Server]:
         """The servers as they are now; raises UnavailableError."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from access.errors import InvalidInputError
+from access.errors import InvalidInputError, UnavailableError
 from access.model import RouteName, Server, Submission
 from access.policy import Policy
 from access.ports import Inventory
@@ -85,7 +85,11 @@ def _known(words: Sequence[str], inventory: Inventory) -> tuple[list[Server], li
     found: dict[str, Server] = {}
     notes: list[str] = []
     for word in words:
-        servers = inventory.find(word)
+        try:
+            servers = inventory.find(word)
+        except UnavailableError as error:
+            notes.append(f"I know no server {shorten(word)} so far. {error.sentence}")
+            continue
         if not servers:
             notes.append(f"I know no server {shorten(word)}. Choose it below.")
         elif len(servers) > 1 and not word.startswith("tag:"):

@@ -21,6 +21,9 @@ from provisioning.windows_roles import read_domain_controllers
 OLDEST_AGENT = (2, 3, 672, 0)  # the first with port forwarding ("Start a session", Systems Manager user guide)
 MOST_AT_ONCE = 4  # regions that are read at the same time: one that hangs keeps the others waiting for a quarter
 
+NONE_LISTED = "The servers have not been listed yet. Try again in a moment."
+_NOT_ALL_LISTED = "Not all servers have been listed yet. Try again in a minute."
+
 _INSTANCE_ID = re.compile(r"m?i-[0-9a-f]{8,17}")
 
 _log = logging.getLogger(__name__)
@@ -77,11 +80,18 @@ class AwsInventory:
         return bool(self._regions)
 
     def find(self, words: str) -> Sequence[Server]:
-        """Servers by exact name, by instance id, or by ``tag:key=value``; from memory."""
-        return [one.server for one in in_order([_find(index, words.strip()) for index in self._regions.values()])]
+        """Servers by exact name, by instance id, or by ``tag:key=value``; from memory.
+
+        Raises UnavailableError where there is none, but some region was never read.
+        """
+        regions = self._regions  # a refresh puts another in its place
+        found = [one.server for one in in_order([_find(index, words.strip()) for index in regions.values()])]
+        if not found and not regions.keys() >= set(self._places):
+            raise UnavailableError(_NOT_ALL_LISTED if regions else NONE_LISTED)
+        return found
 
     def search(self, text: str, limit: int) -> Sequence[Server]:
-        """Servers whose name, id, addresses or tags contain the text, best first; from memory."""
+        """Servers whose name, id, addresses or tags contain the text, best first, of those listed; from memory."""
         return best(self._regions.values(), text.strip(), limit)
 
     def read_again(self, servers: Sequence[Server]) -> Mapping[str, Server]:

@@ -48,9 +48,13 @@ class FixedInventory:
     servers: list[Server]
     now: dict[str, Server] | None = None  # what ``read_again`` finds, if it differs
     is_down: bool = False
+    is_listed: bool = True
 
     def find(self, words: str) -> Sequence[Server]:
-        return [server for server in self.servers if words in {server.name, server.instance_id}]
+        found = [server for server in self.servers if words in {server.name, server.instance_id}]
+        if not found and not self.is_listed:
+            raise UnavailableError("The servers have not been listed yet. Try again in a moment.")
+        return found
 
     def search(self, text: str, limit: int) -> Sequence[Server]:
         return [server for server in self.servers if text in server.name][:limit]

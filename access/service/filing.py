@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from access.audit import Event, Kind
-from access.errors import InvalidInputError, NotFoundError, PassportError, RefusedError
+from access.errors import InvalidInputError, NotFoundError, PassportError, RefusedError, UnavailableError
 from access.model import AccessRequest, Link, Person, Server, Submission
 from access.policy import Decision, decide_submission, stale_groups
 from access.ports import UnitOfWork
@@ -48,7 +48,7 @@ class Filing:
     def file(self, asked: Asked) -> Submitted | None:
         """The request; None where no sign-in lasts long enough to say who asked.
 
-        Raises InvalidInputError, NotFoundError, RefusedError or DuplicateDeliveryError.
+        Raises InvalidInputError, NotFoundError, RefusedError, DuplicateDeliveryError or UnavailableError.
         """
         return self._together.act_on(asked)
 
@@ -101,7 +101,7 @@ class Filing:
         submission = asked.submission
         try:
             servers = self._resolve(submission.servers)
-        except (InvalidInputError, NotFoundError) as error:
+        except (InvalidInputError, NotFoundError, UnavailableError) as error:
             return _Judged(outcome=error)
         duration = self._duration(submission)
         stale = stale_groups(self._desk.policy, person, now=now)
@@ -144,17 +144,24 @@ class Filing:
         return list(found.values())
 
     def _find(self, word: str) -> Sequence[Server]:
-        servers = self._desk.inventory.find(word)
+        try:
+            servers = self._desk.inventory.find(word)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"I know no server {shorten(word)} so far.{self._near(word)} {error.sentence}"
+            ) from None
         if not servers:
-            near = [server.name for server in self._desk.inventory.search(word[:64], 5)]
-            hint = f" Did you mean {join_words(near, last='or')}?" if near else " Check the name."
-            raise NotFoundError(f"I know no server {shorten(word)}.{hint}")
+            raise NotFoundError(f"I know no server {shorten(word)}.{self._near(word) or ' Check the name.'}")
         if len(servers) > 1 and not word.startswith("tag:"):
             candidates = join_words([f"{s.instance_id} ({s.account}, {s.region})" for s in servers], last="or")
             raise InvalidInputError(
                 f"{len(servers)} servers are called {shorten(word)}: say {candidates}.", field="servers"
             )
         return servers
+
+    def _near(self, word: str) -> str:
+        names = [server.name for server in self._desk.inventory.search(word[:64], 5)]
+        return f" Did you mean {join_words(names, last='or')}?" if names else ""
 
 
 class _NotTogetherError(Exception):

@@ -13,6 +13,7 @@ from access.errors import (
     NotFoundError,
     PassportError,
     RefusedError,
+    UnavailableError,
 )
 from access.model import (
     OPEN_STATES,
@@ -50,6 +51,7 @@ class Unparked:
     parked: ParkedRequest
     request: AccessRequest | None
     sentence: str
+    is_kept: bool = False  # parked still: something does not answer, and ``file_left_behind`` tries again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +73,7 @@ class Submitting:
     def submit(self, caller: Caller, submission: Submission) -> Submitted | Parked:
         """File the request, or park it until its person has signed in.
 
-        Raises InvalidInputError, NotFoundError, RefusedError or DuplicateDeliveryError.
+        Raises InvalidInputError, NotFoundError, RefusedError, DuplicateDeliveryError or UnavailableError.
         """
         check_reason(submission.reason)
         filed = self._filing.file(Asked(caller=caller, submission=submission))
@@ -91,22 +93,26 @@ class Submitting:
         return [self._unpark(parked) for parked in waiting]
 
     def lapse_parked(self) -> None:
-        """Tell those who never signed in that their submission is gone."""
+        """Tell those who never signed in, or whose servers could not be looked up since, that it is gone."""
         now = self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
+            signed_in = {parked.id for parked in uow.sign_ins.overtaken_parked()}
             lapsed = [parked for parked in uow.sign_ins.lapsed_parked(now) if uow.sign_ins.unpark(parked.id)]
             for parked in lapsed:
+                kept = parked.id in signed_in
                 text = (
-                    f"Your request for {join_words(parked.submission.servers)} waited for your sign-in and has lapsed."
+                    f"Your request for {join_words(parked.submission.servers)} "
+                    f"{'could not be sent since you signed in,' if kept else 'waited for your sign-in'} and has lapsed."
                     " Nothing was asked of anybody. Type it again when you need it."
                 )
                 uow.outbox.add(parked.slack_user, text, at=now)
-                uow.record(_of_parked(Kind.REQUEST_UNPARKED, parked, now, "nobody signed in"))
+                why = "it could not be sent" if kept else "nobody signed in"
+                uow.record(_of_parked(Kind.REQUEST_UNPARKED, parked, now, why))
             if lapsed:
                 uow.commit()
 
     def file_left_behind(self) -> None:
-        """File what a process that died right after its person's sign-in left parked."""
+        """File what is parked still though its person has signed in since: a process died, or AWS did not answer."""
         with self._desk.store.unit_of_work(read_only=True) as uow:
             waiting = {parked.slack_user for parked in uow.sign_ins.overtaken_parked()}
         for slack_user in sorted(waiting, key=lambda user: (user.team_id, user.user_id)):
@@ -178,7 +184,7 @@ class Submitting:
         return Parked(parked=parked, linked_at=link.linked_at if link else None)
 
     def _unpark(self, parked: ParkedRequest) -> Unparked:
-        """File it, or tell its person why not; it stays parked where there is still no sign-in."""
+        """File it, or tell its person why not; it stays parked while there is no sign-in, or something is away."""
         caller = Caller(slack_user=parked.slack_user)
         now = self._desk.clock()
         try:
@@ -187,12 +193,15 @@ class Submitting:
                 if not uow.sign_ins.unpark(parked.id):
                     return Unparked(parked=parked, request=None, sentence="It was sent already.")
                 filed = self._filing.file_in(uow, Asked(caller=caller, submission=parked.submission), person)
+                if isinstance(filed, UnavailableError):
+                    raise filed
                 if isinstance(filed, PassportError):
                     uow.outbox.add(parked.slack_user, f"I could not send your request: {filed.sentence}", at=now)
                     uow.record(_of_parked(Kind.REQUEST_UNPARKED, parked, now, filed.sentence))
                 uow.commit()
         except PassportError as error:
-            return Unparked(parked=parked, request=None, sentence=error.sentence)
+            is_kept = isinstance(error, UnavailableError)
+            return Unparked(parked=parked, request=None, sentence=error.sentence, is_kept=is_kept)
         if isinstance(filed, PassportError):
             return Unparked(parked=parked, request=None, sentence=filed.sentence)
         return Unparked(parked=parked, request=filed.request, sentence=filed.reason)

@@ -94,8 +94,10 @@ def test_what_comes_together_is_one_transaction(store: SqlStore) -> None:
     assert len(commits) == 2
 
 
-def test_each_is_judged_by_itself(store: SqlStore) -> None:
+@pytest.mark.parametrize(("is_listed", "unknown"), [(True, NotFoundError), (False, UnavailableError)])
+def test_each_is_judged_by_itself(store: SqlStore, is_listed: bool, unknown: type[PassportError]) -> None:
     world = World(store)
+    world.inventory.is_listed = is_listed
     before = len(on_record(store))
     outcomes = Rush(world).file(
         asked("K1"),
@@ -105,7 +107,7 @@ def test_each_is_judged_by_itself(store: SqlStore) -> None:
         asked("K5", server="db-2"),
     )
     assert [type(each) for each in outcomes] == [
-        Submitted, Submitted, NotFoundError, RefusedError, type(None), Submitted
+        Submitted, Submitted, unknown, RefusedError, type(None), Submitted
     ]  # fmt: skip
     kinds = [kind for kind, _ in on_record(store)[before:]]
     assert kinds == [Kind.REQUEST_SUBMITTED] * 2 + [Kind.REQUEST_REFUSED, Kind.REQUEST_SUBMITTED]

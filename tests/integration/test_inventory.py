@@ -22,6 +22,8 @@ from tests.fleet import FleetPages
 from tests.integration.aws_desk import ACCOUNTS, FAR, OTHER, REGION, AwsDesk, asked, aws_desk
 from tests.values import NOW, a_person, a_policy
 
+PLACES = [(account.name, region) for account in ACCOUNTS for region in account.regions]
+
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsDesk]:
@@ -50,6 +52,24 @@ def test_servers_of_all_accounts_and_regions_are_found_by_name_id_and_tag(desk: 
     assert (db.platform, db.online, db.problem) == ("linux", True, "")
     assert [server.name for server in found.find("tag:env=prod")] == ["db-1", "web-1"]
     assert found.find("tag:env=PROD") == found.find("web") == found.find("i-00000000000000bad") == []
+
+
+def test_what_is_not_found_before_everything_was_listed_is_not_said_to_be_missing(desk: AwsDesk) -> None:
+    desk.double.add_server("web-1")
+    found = AwsInventory(desk.sessions, ACCOUNTS, clock=desk.clock)
+    assert found.search("web", 5) == []
+    with pytest.raises(UnavailableError, match=r"^The servers have not been listed yet"):
+        found.find("web-1")
+    desk.double.faults.fail("DescribeInstanceInformation", 403, times=len(PLACES) - 1)
+    found.refresh()
+    for words in ("wbe-1", "i-00000000000000bad", "tag:env=prod"):
+        with pytest.raises(UnavailableError, match=r"^Not all servers have been listed yet"):
+            found.find(words)
+    found.refresh()
+    assert (len(found.find("web-1")), found.find("wbe-1")) == (1, [])
+    desk.double.faults.fail("DescribeInstanceInformation")
+    assert found.refresh().problems
+    assert found.find("wbe-1") == []  # all were listed once
 
 
 def test_a_search_puts_the_best_first_and_keeps_its_limit(desk: AwsDesk) -> None:
@@ -266,10 +286,10 @@ def test_a_region_that_hangs_does_not_delay_the_others(desk: AwsDesk) -> None:
     try:
         assert sessions.hangs.wait(20)
         until = time.monotonic() + 20
-        while not (made.find("far") and made.find("x")):
+        while not (made.search("far", 1) and made.search("x", 1)):
             assert time.monotonic() < until
             time.sleep(0.01)
-        assert made.find("web-1") == []
+        assert made.search("web-1", 1) == []
         assert refreshing.is_alive()
     finally:
         sessions.goes_on.set()

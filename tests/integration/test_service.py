@@ -210,6 +210,53 @@ class TestSubmitting:
             (filed,) = uow.requests.find(states=(RequestState.PENDING,))
         assert (filed.slack_user, filed.reason) == (CLEO, "INC-1")
 
+    def test_what_is_parked_stays_so_until_the_servers_are_listed(self, world: World) -> None:
+        """A new process looks for what the old one left behind, maybe before it has read which servers there are."""
+        servers, world.inventory.servers, world.inventory.is_listed = world.inventory.servers, [], False
+        words = Submission(servers=("web-1",), reason="INC-1", duration=timedelta(hours=1))
+        world.submitting.submit(Caller(slack_user=CLEO), words)
+        world.clock.forward(seconds=1)
+        sign_in(world)
+        (waits,) = world.submitting.unpark(CLEO)
+        assert (waits.request, waits.is_kept) == (None, True)
+        assert waits.sentence.startswith("I know no server web-1 so far. The servers have not been listed yet.")
+        world.submitting.file_left_behind()
+        with world.store.unit_of_work() as uow:
+            assert len(uow.sign_ins.parked_of(CLEO)) == 1
+            assert uow.outbox.due(world.clock(), 9) == []
+        assert Kind.REQUEST_UNPARKED not in world.kinds()
+        world.inventory.servers, world.inventory.is_listed = servers, True
+        world.submitting.file_left_behind()
+        with world.store.unit_of_work() as uow:
+            assert uow.sign_ins.parked_of(CLEO) == []
+            (filed,) = uow.requests.find(states=(RequestState.PENDING,))
+        assert (filed.slack_user, filed.reason) == (CLEO, "INC-1")
+
+    def test_what_could_not_be_sent_since_the_sign_in_lapses_and_says_so(self, world: World) -> None:
+        world.inventory.is_listed = False
+        world.submitting.submit(Caller(slack_user=CLEO), Submission(servers=("web-9",), reason="x"))
+        world.clock.forward(seconds=1)
+        sign_in(world)
+        world.clock.forward(minutes=61)
+        world.submitting.file_left_behind()
+        world.submitting.lapse_parked()
+        with world.store.unit_of_work() as uow:
+            (told,) = [message[2] for message in uow.outbox.due(world.clock(), 9)]
+            assert uow.sign_ins.parked_of(CLEO) == []
+            *_, last = uow.audit.all()
+        assert told.startswith("Your request for web-9 could not be sent since you signed in, and has lapsed.")
+        assert (last.event.kind, last.event.details["why"]) == (Kind.REQUEST_UNPARKED, "it could not be sent")
+
+    def test_before_the_servers_are_listed_nobody_is_told_to_check_the_name(self, world: World) -> None:
+        world.inventory.is_listed = False
+        with pytest.raises(UnavailableError) as told:
+            world.submitting.submit(Caller(slack_user=ANA), Submission(servers=("web",), reason="x"))
+        assert told.value.sentence == (
+            "I know no server web so far. Did you mean web-1? "
+            "The servers have not been listed yet. Try again in a moment."
+        )
+        assert world.submit("web-1").servers[0].name == "web-1"
+
     def test_a_link_that_was_there_before_files_nothing_that_waits_for_a_longer_one(self, world: World) -> None:
         world.add_person(a_person("Ana Ruiz"), ANA, link_for=timedelta(minutes=59))
         world.clock.forward(seconds=1)

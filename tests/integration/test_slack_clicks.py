@@ -209,6 +209,14 @@ class TestRequestForm:
         assert blocks[ids.REQUEST_SOURCE_IP]["element"]["initial_value"] == "203.0.113.7"
         assert any("I know no server nosuch." in str(block) for block in blocks.values())
 
+    def test_opens_before_the_servers_are_listed_and_says_so(self, on: Stage) -> None:
+        on.world.inventory.is_listed = False
+        for who in (ANA, MAX):
+            assert on.say("request web-9", who.user_id).answer == b""
+            said = str(front(on, who.user_id).blocks)
+            assert "I know no server web-9 so far. The servers have not been listed yet." in said
+            assert on.slack.person(who.user_id).suggest(front(on, who.user_id), ids.REQUEST_SERVERS, "web-9") == []
+
     def test_submits_what_is_chosen(self, on: Stage) -> None:
         on.say("request web-1")
         ana = on.slack.person(ANA.user_id)

@@ -201,6 +201,17 @@ def test_what_waited_for_the_sign_in_is_sent_and_the_page_says_so(lab: Lab) -> N
     assert lab.world.standing(event.event.request_id).request.reason == "INC-7"
 
 
+def test_what_cannot_be_sent_yet_is_kept_and_the_page_says_so(lab: Lab) -> None:
+    lab.world.inventory.is_listed = False
+    lab.world.submitting.submit(Caller(slack_user=MAX), Submission(servers=("web-9",), reason="INC-7", duration=None))
+    with Browser() as browser:
+        browser.open(lab.link()).press("Sign in")
+        page = browser.sign_in_as(EMAIL)
+    assert "I cannot send your request for web-9 yet. I keep it and try again by myself each minute." in page.text
+    with lab.world.store.unit_of_work(read_only=True) as uow:
+        assert len(uow.sign_ins.parked_of(MAX)) == 1
+
+
 def test_with_several_providers_the_person_chooses(open_lab: Callable[..., Any]) -> None:
     with open_lab(corp="127.0.0.1", partner="127.0.0.1") as lab, Browser() as browser:
         page = browser.open(lab.link())
