@@ -78,6 +78,7 @@ INLINE_SECONDS = 2  # a Slack call before an ack: it has three seconds in all
 FEED_SECONDS = 10
 FEED_REST = timedelta(milliseconds=500)  # a burst of commits is one look at what Slack has yet to show
 HOUSEKEEPING = timedelta(minutes=1)
+NAME_EVERY = timedelta(seconds=10)  # a look whether the name is still this process's
 STOPPING = timedelta(seconds=10)  # as long as what is under way may take
 
 
@@ -129,6 +130,8 @@ class Passport:
         self._store = wiring.open_store(settings)
         if problem := wiring.check_database(self._store, settings):
             raise SettingsError(problem)
+        owner = wiring.instance_name(settings)
+        self._store.take_name(owner)
         sessions = wiring.sessions(settings)
         self._inventory = AwsInventory(sessions, wiring.aws_accounts(settings), clock=wiring.now)
         keys = AuthorityKeys(settings, wiring.sealer(settings))
@@ -150,7 +153,6 @@ class Passport:
             clock=wiring.now,
             refusals=CountedRefusals(metrics),
         )
-        owner = wiring.instance_name(settings)
         self._feed = Feed(
             self._store,
             _slack(settings, FEED_SECONDS),
@@ -279,6 +281,7 @@ class Passport:
         self._every(self._settings.groups_refresh_every, "groups", self._refreshing.run)
         self._every(HOUSEKEEPING, "housekeeping", self._keep_house)
         self._every(HOUSEKEEPING, "tunnels", self._orphans.sweep)
+        self._every(NAME_EVERY, "name", self._store.keep_name)
         self._timers.start()
         if self._sockets:
             self._sockets.start()

@@ -27,7 +27,9 @@ POSTGRES_DEFAULTS: Mapping[str, str] = MappingProxyType(
         "keepalives_count": "3",
         "tcp_user_timeout": "20000",
         "options": "-c timezone=UTC -c lock_timeout=5s -c statement_timeout=15s"
-        " -c idle_in_transaction_session_timeout=60s",
+        " -c idle_in_transaction_session_timeout=60s"
+        # what a machine held that is gone without a word is free within a minute
+        " -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
     }
 )
 REST = 0.1  # seconds that a connection may lie idle before it is looked at

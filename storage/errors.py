@@ -1,7 +1,7 @@
 """What can be wrong with the database itself; each text is one plain sentence for whoever runs Passport.
 
 PassportError
-├── StoreBusyError      another process has the SQLite database
+├── StoreBusyError      another process has the SQLite database, or the same name in a PostgreSQL one
 ├── StoreUrlError       the database URL cannot be used
 ├── SchemaError         the tables are not those of this version
 ├── SealError           a sealed value does not open
@@ -12,7 +12,7 @@ from access.errors import PassportError
 
 
 class StoreBusyError(PassportError):
-    """Another Passport process has this SQLite database."""
+    """Another Passport process has this SQLite database, or this one's name."""
 
 
 class StoreUrlError(PassportError):

@@ -25,6 +25,7 @@ from access.ports import (
     SignIns,
 )
 from storage.engine import ProcessLock, make_engine, parse_url, sqlite_path
+from storage.instance_name import InstanceName
 from storage.repositories.audit import SqlAuditLog
 from storage.repositories.authorities import SqlAuthorities
 from storage.repositories.feed import SqlOutbox, SqlPosts
@@ -61,6 +62,7 @@ class SqlStore:
         self._engine = make_engine(parsed)
         self._writers = Turns() if path is not None else None
         self._sealing = sealing
+        self._name: InstanceName | None = None
         self._listeners: list[CommitListener] = []
 
     def __repr__(self) -> str:
@@ -91,8 +93,23 @@ class SqlStore:
         except exc.SQLAlchemyError as error:
             raise UnavailableError("The database answers, but not with Passport's tables.") from error
 
+    def take_name(self, name: str) -> None:
+        """Be the only process of this name (on SQLite any is); raises StoreBusyError, UnavailableError."""
+        if self._engine.dialect.name == "postgresql":
+            self._name = InstanceName(self._engine, name)
+            with _translated(NO_ANSWER):
+                self._name.take()
+
+    def keep_name(self) -> None:
+        """Take the name again where the database was away meanwhile; raises StoreBusyError, UnavailableError."""
+        if self._name is not None:
+            with _translated(NO_ANSWER):
+                self._name.keep()
+
     def close(self) -> None:
-        """Close every connection and let another process have the database."""
+        """Close every connection and let another process have the name and the database."""
+        if self._name is not None:
+            self._name.give_back()
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()

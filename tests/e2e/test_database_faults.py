@@ -374,6 +374,7 @@ def _lives_through(company: Company, serving: Serving, server: PostgresServer) -
     ready = _ready(ana, first)
     second = _ask(ana)
     card = _card(company, second)
+    _a_twin_is_refused(serving)
 
     crash(server)
     assert ana.slack.command(COMMAND, "request web-1 for 1h because INC-2").plain == NO_ANSWER
@@ -389,9 +390,23 @@ def _lives_through(company: Company, serving: Serving, server: PostgresServer) -
     wait_for(lambda: any(first in m.plain and "Closed: " in m.plain for m in ana.slack.direct_messages()), "the end")
     head = wait_for(lambda: _channel_head(company, serving), "the audit channel to catch up")
     assert "The audit log is whole" in serving.run("audit", "verify", "--head", head).stdout
+    wait_for(lambda: _names_taken(server, serving), "the name to be taken again")
     assert serving.pid == pid
     assert serving._process is not None
     assert serving._process.poll() is None
+
+
+def _a_twin_is_refused(serving: Serving) -> None:
+    """A second process of the same name would take the first one's work for its own."""
+    twin = serving.run("serve", check=False)
+    assert twin.returncode == 1
+    assert "Another Passport process on this database is called sandbox" in twin.stderr
+    assert "has stopped" not in twin.stderr  # it gave nothing back, for it had nothing
+
+
+def _names_taken(server: PostgresServer, serving: Serving) -> bool:
+    with server.connect(serving._database_url.rpartition("/")[2]) as connection:
+        return connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").fetchone() is not None
 
 
 def _sign_in(company: Company, person: Employee) -> None:
