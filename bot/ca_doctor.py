@@ -6,12 +6,14 @@ from access.authorities import FILE, Authority, AuthorityRole
 from access.errors import PassportError
 from bot import wiring
 from bot.authority import AuthorityKeys, disagreement
+from bot.aws_doctor import TRY_AGAIN
 from bot.settings import Settings
-from bot.verdicts import Finding, good, wrong
+from bot.verdicts import Finding, failed, good, wrong
 from provisioning.kms_key import KmsKeys
 from provisioning.ssh_ca import LONGEST, SshCertificateAuthority
 
 SUBJECT = "certificate authority"
+SEALED = "Set sealing_keys to hold the key that it was sealed with, or restore both from the backup."
 LONG_ROTATION = 2 * LONGEST  # by then no access from before its start is open
 
 
@@ -21,7 +23,7 @@ def look_at_authority(settings: Settings) -> Iterator[Finding]:
     found = _on_record(settings)
     yield from _each(keys, found) if found else _before_the_first_start(settings, keys)
     for path in keys.files.open_to_others():
-        yield wrong(SUBJECT, f"Others can read {path}. Mend: chmod 600 {path}")
+        yield wrong(SUBJECT, f"Others can read {path}.", f"Mend: chmod 600 {path}")
 
 
 def _on_record(settings: Settings) -> Sequence[Authority]:
@@ -48,7 +50,7 @@ def _before_the_first_start(settings: Settings, keys: AuthorityKeys) -> Iterator
     elif settings.ca_kms_key:
         yield _kms_finding(keys.kms, settings.ca_kms_key)
     elif not path.absolute().parent.is_dir():
-        yield wrong(SUBJECT, f"The directory of {path} does not exist. Make it, or mend ca_key_file.")
+        yield wrong(SUBJECT, f"The directory of {path} does not exist.", "Make it, or mend ca_key_file.")
     else:
         yield good(SUBJECT, f"{path} is not there yet; the first start makes it.")
 
@@ -64,17 +66,19 @@ def _each(keys: AuthorityKeys, found: Sequence[Authority]) -> Iterator[Finding]:
         if authority.role is AuthorityRole.NEXT and wiring.now() - authority.since > LONG_ROTATION:
             yield wrong(
                 SUBJECT,
-                f"A rotation is under way since {authority.since:%Y-%m-%d}. Finish it: passport ca rotate --finish",
+                f"A rotation is under way since {authority.since:%Y-%m-%d}.",
+                "Finish it: passport ca rotate --finish",
             )
     if sentence := disagreement(found, keys.place):
-        yield wrong(SUBJECT, sentence)
+        what, _, mend = sentence.partition(". ")
+        yield wrong(SUBJECT, f"{what}.", mend)
 
 
 def _file_finding(keys: AuthorityKeys, authority: Authority) -> Finding:
     try:
         keys.find(authority)
     except PassportError as error:
-        return wrong(SUBJECT, error.sentence)
+        return failed(SUBJECT, error, SEALED)
     return good(SUBJECT, f"The {authority.role} key, {authority.fingerprint}, opens with the sealing keys.")
 
 
@@ -83,8 +87,10 @@ def _kms_finding(kms: KmsKeys, arn: str) -> Finding:
     try:
         found = kms.state(arn)
         if found.state != "Enabled":
-            return wrong(SUBJECT, f"{arn} is {found.state} in AWS KMS. Enable it: aws kms enable-key --key-id {arn}")
+            return wrong(
+                SUBJECT, f"{arn} is {found.state} in AWS KMS.", f"Enable it: aws kms enable-key --key-id {arn}"
+            )
         SshCertificateAuthority(kms.key(arn)).prove()
     except PassportError as error:
-        return wrong(SUBJECT, error.sentence)
+        return failed(SUBJECT, error, TRY_AGAIN)
     return good(SUBJECT, f"{arn} is enabled in AWS KMS and signs.")

@@ -9,15 +9,22 @@ from cryptography import x509
 
 from access.errors import PassportError
 from bot import wiring
-from bot.ca_doctor import look_at_authority
+from bot.aws_doctor import TRY_AGAIN, look_at_aws
+from bot.ca_doctor import SEALED, look_at_authority
 from bot.settings import Settings, SettingsError
 from bot.slack_doctor import look_at_slack
-from bot.verdicts import Finding, clock_finding, good, wrong
+from bot.verdicts import Finding, failed, good, wrong
 from identity.metadata import read_provider_metadata
-from provisioning.aws import AwsAccount, Sessions
-from provisioning.documents import check as check_documents
 
 SOON = timedelta(days=30)
+# What helps where an error says only what is wrong.
+_MENDS = {
+    "database": "Start it, or mend database_url.",
+    "certificate authority": SEALED,
+    "saml": "Mend the file that it names.",
+    "slack": "Check slack_api_url, the network and its proxy.",
+    "aws": TRY_AGAIN,
+}
 
 Look = Callable[[Settings], Iterable[Finding]]
 
@@ -27,7 +34,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
     try:
         settings = load()
     except SettingsError as error:
-        yield wrong("settings", error.sentence)
+        yield failed("settings", error, "Mend it.")
         return
     yield good("settings", "can be read, and do not contradict each other.")
     looks: tuple[tuple[str, Look], ...] = (
@@ -35,7 +42,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
         ("certificate authority", look_at_authority),
         ("saml", _saml),
         ("slack", look_at_slack),
-        ("aws", _aws),
+        ("aws", look_at_aws),
     )
     for subject, look in looks:
         yield from _guarded(subject, look, settings)
@@ -46,11 +53,11 @@ def _guarded(subject: str, look: Look, settings: Settings) -> Iterator[Finding]:
     try:
         yield from look(settings)
     except PassportError as error:
-        yield wrong(subject, error.sentence)
+        yield failed(subject, error, _MENDS[subject])
     except OSError as error:
-        yield wrong(subject, f"{error.strerror or type(error).__name__}. Mend the path or its permissions.")
+        yield wrong(subject, f"{error.strerror or type(error).__name__}.", "Mend the path or its permissions.")
     except Exception as error:  # noqa: BLE001 - a doctor who faints helps nobody
-        yield wrong(subject, f"The look broke off ({type(error).__name__}). Please report that.")
+        yield wrong(subject, f"The look broke off ({type(error).__name__}).", "Please report that.")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -72,7 +79,8 @@ def _saml(settings: Settings) -> Iterator[Finding]:
     provider.metadata()
     yield good("saml", "The key, its certificate and every provider's metadata can be used.")
     if settings.saml_key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield wrong("saml key", f"Others can read {settings.saml_key_file}. Mend: chmod 600 {settings.saml_key_file}")
+        path = settings.saml_key_file
+        yield wrong("saml key", f"Others can read {path}.", f"Mend: chmod 600 {path}")
     own = settings.saml_certificate_file.read_bytes()
     yield _expiry("saml certificate", [own], "Make a new one, and give the providers the new metadata.")
     for each in settings.providers:
@@ -86,45 +94,7 @@ def _expiry(subject: str, pems: Iterable[bytes], mend: str) -> Finding:
     last = max(x509.load_pem_x509_certificate(pem).not_valid_after_utc for pem in pems)
     left = last - wiring.now()
     if left <= timedelta():
-        return wrong(subject, f"The certificate ran out on {last:%Y-%m-%d}. {mend}")
+        return wrong(subject, f"The certificate ran out on {last:%Y-%m-%d}.", mend)
     if left < SOON:
-        return wrong(subject, f"The certificate runs out on {last:%Y-%m-%d}, in {left.days} days. {mend}")
+        return wrong(subject, f"The certificate runs out on {last:%Y-%m-%d}, in {left.days} days.", mend)
     return good(subject, f"The certificate is good until {last:%Y-%m-%d}.")
-
-
-def _aws(settings: Settings) -> Iterator[Finding]:
-    sessions = wiring.sessions(settings)
-    for account in wiring.aws_accounts(settings):
-        try:
-            yield from _account(sessions, account, settings.document_prefix)
-        except PassportError as error:
-            yield wrong(f"aws {account.name}", error.sentence)
-
-
-def _account(sessions: Sessions, account: AwsAccount, prefix: str) -> Iterator[Finding]:
-    sessions.confirm_account(account.name)
-    who = sessions.call(account.name, account.regions[0], "sts", "get_caller_identity")
-    role = str(who.get("Arn", "")).rpartition(":")[2]
-    yield good(f"aws {account.name}", f"Passport is {role} of account {account.id}.")
-    if account.source_identity:
-        sessions.call(account.name, account.regions[0], "sts", "get_caller_identity", person="passport-doctor")
-        yield good(f"aws {account.name}", "Its role may be assumed in a person's name.")
-    headers = who.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    yield from clock_finding(f"AWS {account.name}", headers.get("date", ""), wiring.now())
-    for region in account.regions:
-        try:
-            yield from _region(sessions, account.name, region, prefix)
-        except PassportError as error:
-            yield wrong(f"aws {account.name} {region}", error.sentence)
-
-
-def _region(sessions: Sessions, account: str, region: str, prefix: str) -> Iterator[Finding]:
-    subject = f"aws {account} {region}"
-    sessions.call(account, region, "ec2", "describe_instances", MaxResults=5)
-    sessions.call(account, region, "ssm", "describe_instance_information", MaxResults=5)
-    yield good(subject, "The servers can be listed.")
-    findings = check_documents(sessions.client(account, region, "ssm"), prefix)
-    for finding in findings:
-        yield wrong(subject, finding.sentence)
-    if not findings:
-        yield good(subject, "The documents are this version's.")

@@ -28,7 +28,7 @@ def look_at_slack(settings: Settings) -> Iterator[Finding]:
     try:
         answer = client.auth_test()
     except (SlackClientError, OSError) as error:
-        yield wrong("slack token", _no_token(error))
+        yield wrong("slack token", *_no_token(error))
         return
     yield _team(settings, answer)
     headers = {str(name).lower(): str(value) for name, value in answer.headers.items()}
@@ -41,11 +41,11 @@ def look_at_slack(settings: Settings) -> Iterator[Finding]:
         yield _reach(client, f"slack {recipient}", subject, recipient)
 
 
-def _no_token(error: Exception) -> str:
+def _no_token(error: Exception) -> tuple[str, str]:
     code = _code(error)
     if not code:
-        return f"Slack does not answer ({type(error).__name__}). Check slack_api_url, the network and its proxy."
-    return f"Slack refuses the bot token ({code}). Install the app again and set slack_bot_token anew."
+        return f"Slack does not answer ({type(error).__name__}).", "Check slack_api_url, the network and its proxy."
+    return f"Slack refuses the bot token ({code}).", "Install the app again and set slack_bot_token anew."
 
 
 def _team(settings: Settings, answer: SlackResponse) -> Finding:
@@ -53,7 +53,8 @@ def _team(settings: Settings, answer: SlackResponse) -> Finding:
     if found != settings.slack_team_id:
         return wrong(
             "slack token",
-            f"It is of workspace {found}, and slack_team_id says {settings.slack_team_id}. Mend one of the two.",
+            f"It is of workspace {found}, and slack_team_id says {settings.slack_team_id}.",
+            "Mend one of the two.",
         )
     return good("slack token", f"It is good, and of workspace {found}.")
 
@@ -63,7 +64,8 @@ def _scopes(granted: set[str]) -> Finding:
     if missing:
         return wrong(
             "slack scopes",
-            f"The app lacks {', '.join(missing)}. Add them as in app_manifest.yml and install the app again.",
+            f"The app lacks {', '.join(missing)}.",
+            "Add them as in app_manifest.yml and install the app again.",
         )
     return good("slack scopes", "The app has all it needs.")
 
@@ -76,8 +78,8 @@ def _socket(client: WebClient, app_token: str) -> Finding:
         code = _code(error) or type(error).__name__
         return wrong(
             "slack socket",
-            f"Slack gives no connection ({code}). Switch Socket Mode on, and set slack_app_token to an app-level "
-            "token with connections:write.",
+            f"Slack gives no connection ({code}).",
+            "Switch Socket Mode on, and set slack_app_token to an app-level token with connections:write.",
         )
     return good("slack socket", "Socket Mode is on, and the app token opens connections.")
 
@@ -108,22 +110,22 @@ def _reach(client: WebClient, subject: str, who: str, recipient: str) -> Finding
 def _channel(client: WebClient, subject: str, who: str, channel: str) -> Finding:
     found: dict[str, Any] = client.conversations_info(channel=channel)["channel"]
     if found.get("is_archived"):
-        return wrong(subject, f"{who}, is archived. Unarchive it, or name another.")
+        return wrong(subject, f"{who}, is archived.", "Unarchive it, or name another.")
     if not found.get("is_member"):
-        return wrong(subject, f"Passport is not in {who}. {_INVITE}")
+        return wrong(subject, f"Passport is not in {who}.", _INVITE)
     return good(subject, f"Passport is in {who}.")
 
 
 def _group(client: WebClient, subject: str, who: str, group: str) -> Finding:
     members = client.usergroups_users_list(usergroup=group)["users"]
     if not members:
-        return wrong(subject, f"Nobody is in the user group {who}. Add people, or name another.")
+        return wrong(subject, f"Nobody is in the user group {who}.", "Add people, or name another.")
     return good(subject, f"{len(members)} people are in the user group {who}.")
 
 
 def _person(client: WebClient, subject: str, who: str, user: str) -> Finding:
     if client.users_info(user=user)["user"].get("deleted"):
-        return wrong(subject, f"{who}, is deactivated. Name somebody else.")
+        return wrong(subject, f"{who}, is deactivated.", "Name somebody else.")
     return good(subject, f"{who}, can be told.")
 
 
@@ -133,8 +135,8 @@ def _unreached(subject: str, who: str, error: Exception) -> Finding:
         wanted = " and ".join(sorted(_READING))
         return unseen(subject, f"Whether Passport is in {who}, can be seen only with the scopes {wanted}.")
     if code == "channel_not_found":
-        return wrong(subject, f"There is no {who}; or it is private, and Passport is not in it. {_INVITE}")
-    return wrong(subject, f"{who}, cannot be looked up ({code or type(error).__name__}). Check the id.")
+        return wrong(subject, f"There is no {who}; or it is private, and Passport is not in it.", _INVITE)
+    return wrong(subject, f"{who}, cannot be looked up ({code or type(error).__name__}).", "Check the id.")
 
 
 def _code(error: Exception) -> str:

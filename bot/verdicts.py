@@ -1,12 +1,19 @@
 """What ``passport doctor`` finds: one line each, and the mend with it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from access.errors import PassportError, UnavailableError
+from provisioning.aws_errors import AwsError
+from storage.errors import SealError
+
 MOST_SKEW = timedelta(seconds=30)  # Slack's signatures and AWS's allow 5 minutes, SAML's conditions 60 s
+
+_GOES_ON = re.compile(r"\bI (try|go on|renew)\b|Try again")  # true of a server, not of a command that looks once
 
 Verdict = Literal["ok", "problem", "unseen"]
 
@@ -39,9 +46,17 @@ def good(subject: str, sentence: str) -> Finding:
     return Finding(subject=subject, verdict="ok", sentence=sentence)
 
 
-def wrong(subject: str, sentence: str) -> Finding:
-    """To be mended; the sentence says how."""
-    return Finding(subject=subject, verdict="problem", sentence=sentence)
+def wrong(subject: str, what: str, mend: str) -> Finding:
+    """To be mended: what is wrong, and how to mend it."""
+    return Finding(subject=subject, verdict="problem", sentence=f"{what} {mend}")
+
+
+def failed(subject: str, error: PassportError, otherwise: str) -> Finding:
+    """What an error says; ``otherwise`` is the mend where it says none, because it is usually mended elsewhere."""
+    what, stop, mend = error.sentence.partition(". ")
+    if not isinstance(error, UnavailableError | SealError | AwsError) or (mend and not _GOES_ON.search(mend)):
+        return Finding(subject=subject, verdict="problem", sentence=error.sentence)
+    return wrong(subject, what + stop.rstrip(), otherwise)
 
 
 def unseen(subject: str, sentence: str) -> Finding:
@@ -59,6 +74,6 @@ def clock_finding(whose: str, date: str, now: datetime) -> Iterator[Finding]:
     seconds = abs(skew.total_seconds())
     if abs(skew) > MOST_SKEW:
         way = "ahead of" if skew > timedelta() else "behind"
-        yield wrong("clock", f"This machine is {seconds:.0f} s {way} {whose}. Let NTP set its clock.")
+        yield wrong("clock", f"This machine is {seconds:.0f} s {way} {whose}.", "Let NTP set its clock.")
     else:
         yield good("clock", f"This machine and {whose} agree within {max(seconds, 1):.0f} s.")

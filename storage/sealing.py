@@ -56,18 +56,17 @@ class Sealer:
 
     def open(self, sealed: str, *, table: str, column: str, row: str) -> bytes:
         """Decrypt a value found at this place; raises SealError."""
-        key_id, payload = _parse(sealed, f"{table}.{column} of {row}")
+        return self._open(sealed, f"{table}.{column} of {row}", table, column, row)
+
+    def _open(self, sealed: str, what: str, *place: str) -> bytes:
+        key_id, payload = _parse(sealed, what)
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise SealError(
-                f"{table}.{column} of {row} is sealed with the key {key_id}, which is not among the sealing keys."
-            )
+            raise SealError(f"{what} is sealed with the key {key_id}, which is not among the sealing keys.")
         try:
-            return cipher.decrypt(payload[:_NONCE_BYTES], payload[_NONCE_BYTES:], _place(key_id, table, column, row))
+            return cipher.decrypt(payload[:_NONCE_BYTES], payload[_NONCE_BYTES:], _place(key_id, *place))
         except InvalidTag:
-            raise SealError(
-                f"{table}.{column} of {row} does not open: it was altered, moved there, or sealed with another key."
-            ) from None
+            raise SealError(f"{what} does not open: it was altered, moved there, or sealed with another key.") from None
 
     def reseal(self, sealed: str, *, table: str, column: str, row: str) -> str:
         """The value sealed with the first key; unchanged if it is already. Raises SealError."""
@@ -109,7 +108,7 @@ class Sealer:
 
     def open_file(self, path: Path, *, purpose: str) -> bytes:
         """Read a value that ``seal_file`` wrote for this purpose; raises SealError, OSError."""
-        return self.open(path.read_text(encoding="utf-8").strip(), table="file", column=purpose, row="")
+        return self._open(path.read_text(encoding="utf-8").strip(), f"The file {path}", "file", purpose, "")
 
 
 def _place(*parts: str) -> bytes:
