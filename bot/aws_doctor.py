@@ -1,13 +1,12 @@
 """The doctor's look at AWS: who Passport is there, and every call that it has to make, tried in vain on nothing."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from access.errors import PassportError
 from bot import wiring
 from bot.settings import Settings
 from bot.verdicts import Finding, clock_finding, failed, good, unseen, wrong
-from provisioning.aws import AwsAccount, Service, Sessions
+from provisioning.aws import AwsAccount, Sessions
 from provisioning.aws_errors import DENIED, AwsError
 from provisioning.documents import check as check_documents
 from provisioning.windows_roles import read_domain_controllers
@@ -19,13 +18,6 @@ TRY_AGAIN = (
 _TAGGED = "If that stack is for tagged servers only (Servers=tagged), set only_tagged = true for the account."
 NOBODY = "i-00000000000000000"  # AWS gives no instance this id
 _NO_SESSION = "passport-doctor-00000000000000000"
-_READS: tuple[tuple[Service, str, Mapping[str, object]], ...] = (
-    ("ec2", "describe_instances", {"MaxResults": 5}),
-    ("ssm", "describe_instance_information", {"MaxResults": 5}),
-    ("ssm", "list_commands", {"MaxResults": 1}),
-    ("ssm", "list_command_invocations", {"MaxResults": 1}),
-    ("ssm", "describe_sessions", {"State": "Active", "MaxResults": 1}),
-)
 
 
 def look_at_aws(settings: Settings) -> Iterator[Finding]:
@@ -72,12 +64,13 @@ def _region(sessions: Sessions, account: AwsAccount, region: str, prefix: str) -
 
 def _read_everything(sessions: Sessions, account: AwsAccount, region: str) -> Iterator[AwsError | None]:
     """Why each listing is refused, None where it is not."""
-    for service, operation, parameters in _READS:
-        yield _refusal(sessions, account, region, service, operation, parameters)
-    try:
-        read_domain_controllers(sessions, account.name, region)
-    except AwsError as error:
-        yield error
+    place = account.name, region
+    yield _refusal(lambda: sessions.call(*place, "ec2", "describe_instances", MaxResults=5))
+    yield _refusal(lambda: sessions.call(*place, "ssm", "describe_instance_information", MaxResults=5))
+    yield _refusal(lambda: sessions.call(*place, "ssm", "list_commands", MaxResults=1))
+    yield _refusal(lambda: sessions.call(*place, "ssm", "list_command_invocations", MaxResults=1))
+    yield _refusal(lambda: sessions.call(*place, "ssm", "describe_sessions", State="Active", MaxResults=1))
+    yield _refusal(lambda: read_domain_controllers(sessions, *place))
 
 
 def _acts(sessions: Sessions, account: AwsAccount, region: str, prefix: str) -> Iterator[Finding]:
@@ -85,22 +78,30 @@ def _acts(sessions: Sessions, account: AwsAccount, region: str, prefix: str) -> 
 
     A permission that depends on the tags of a server or a session cannot be seen so, for nothing has none.
     """
-    subject = f"aws {account.name} {region}"
-    hidden = ["TerminateSession"]
-    for operation, parameters in (
-        ("send_command", {"DocumentName": f"{prefix}CreateUser", "InstanceIds": [NOBODY]}),
-        ("start_session", {"DocumentName": "AWS-StartSSHSession", "Target": NOBODY}),
-    ):
-        error = _refusal(sessions, account, region, "ssm", operation, parameters)
-        if error and account.only_tagged and error.resource.endswith(NOBODY):
-            hidden.append("SendCommand" if operation == "send_command" else "StartSession")
-        elif error and error.resource.endswith(NOBODY):
-            yield wrong(subject, error.sentence, _TAGGED)
-        elif error:
+    subject, place = f"aws {account.name} {region}", (account.name, region)
+    document, tunnel = f"{prefix}CreateUser", "AWS-StartSSHSession"
+    asked = {
+        "SendCommand": _refusal(
+            lambda: sessions.call(*place, "ssm", "send_command", DocumentName=document, InstanceIds=[NOBODY])
+        ),
+        "StartSession": _refusal(
+            lambda: sessions.call(*place, "ssm", "start_session", DocumentName=tunnel, Target=NOBODY)
+        ),
+    }
+    hidden = []
+    for operation, error in asked.items():
+        depends_on_tags = error is not None and error.resource.endswith(NOBODY)
+        if error is None:
+            yield good(subject, f"The role may call {operation}.")
+        elif not depends_on_tags:
             yield failed(subject, error, TRY_AGAIN)
+        elif account.only_tagged:
+            hidden.append(operation)
         else:
-            yield good(subject, f"{'Commands' if operation == 'send_command' else 'Tunnels'} may be started.")
-    if _refusal(sessions, account, region, "ssm", "terminate_session", {"SessionId": _NO_SESSION}):
+            yield wrong(subject, error.sentence, _TAGGED)
+    if _refusal(lambda: sessions.call(*place, "ssm", "terminate_session", SessionId=_NO_SESSION)):
+        hidden.append("TerminateSession")
+    if hidden:
         yield unseen(
             subject,
             f"AWS shows only with a real server or session whether the role may call {', '.join(hidden)}. "
@@ -108,17 +109,10 @@ def _acts(sessions: Sessions, account: AwsAccount, region: str, prefix: str) -> 
         )
 
 
-def _refusal(
-    sessions: Sessions,
-    account: AwsAccount,
-    region: str,
-    service: Service,
-    operation: str,
-    parameters: Mapping[str, Any],
-) -> AwsError | None:
-    """Why the role may not; None where it may, whatever else AWS has against the call."""
+def _refusal(call: Callable[[], object]) -> AwsError | None:
+    """Why the role may not call this; None where it may, whatever else AWS has against the call. Raises AwsError."""
     try:
-        sessions.call(account.name, region, service, operation, **parameters)
+        call()
     except AwsError as error:
         if error.retryable:
             raise

@@ -407,7 +407,7 @@ def test_what_depends_on_the_tags_of_servers_is_not_called_sound(
     config.write_text(config.read_text().replace(f'id = "{home}"', f'id = "{home}"\nonly_tagged = true'))
     assert not place.problems()
     (unseen,) = [finding.sentence for finding in place.findings() if finding.verdict == "unseen"]
-    assert "may call TerminateSession, SendCommand, StartSession. " in unseen
+    assert "may call SendCommand, StartSession, TerminateSession. " in unseen
 
 
 def test_the_doctor_sends_no_command_and_opens_no_session(place: Installation) -> None:
