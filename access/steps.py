@@ -16,6 +16,7 @@ class Waiting:
     handle: Mapping[str, str]
     retry_in: timedelta
     problem: str | None = None
+    is_retry: bool = False  # something failed meanwhile, and is put off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from access.model import AccessRequest, Grant, RequestState
 from access.ports import Clock
-from access.steps import Done, Failed, Step
+from access.steps import Done, Failed, Step, Waiting
 from bot.proxies import WSGI
 from bot.scraping import Asked, Stored
 from handlers.members import Refusals
@@ -148,7 +148,7 @@ class Metrics:
         def answered(steps: Mapping[str, Step]) -> None:
             for step in steps.values():
                 self._steps.labels(side, name, act, _word(step)).inc()
-                if isinstance(step, Failed) and step.retryable:
+                if _is_retried(step):
                     self._retries.labels(side, name, act).inc()
 
         with self._calls.labels(side, name, act).time():
@@ -194,6 +194,10 @@ class CountedRefusals(Refusals):
 def _page(path: str) -> str:
     first = path.strip("/").partition("/")[0]
     return first if first in _PAGES else "other"
+
+
+def _is_retried(step: Step) -> bool:
+    return (isinstance(step, Failed) and step.retryable) or (isinstance(step, Waiting) and step.is_retry)
 
 
 def _word(step: Step) -> str:

@@ -54,7 +54,7 @@ class Intent:
             command_id=handle.get("command_id", ""),
         )
 
-    def wait(self, retry_in: timedelta, *, problem: str | None = None) -> Waiting:
+    def wait(self, retry_in: timedelta, *, problem: str | None = None, is_retry: bool = False) -> Waiting:
         """The step that has this saved."""
         handle = {
             "act": self.act,
@@ -65,7 +65,7 @@ class Intent:
         }
         if self.command_id:
             handle["command_id"] = self.command_id
-        return Waiting(handle=handle, retry_in=retry_in, problem=problem)
+        return Waiting(handle=handle, retry_in=retry_in, problem=problem, is_retry=is_retry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,7 +155,7 @@ class RunCommand:
             never_sent = batch.is_first and error.refused
             return batch.all(Unanswered(reason=error.sentence, retryable=error.retryable, never_sent=never_sent))
         intent = replace(batch.intent, at=self._clock(), tries=tries)
-        return batch.all(intent.wait(_backoff(intent)))
+        return batch.all(intent.wait(_backoff(intent), is_retry=True))
 
     def _send_without_bad(self, batch: Batch) -> dict[str, Outcome]:
         """One id that AWS does not take fails the whole call: find it, and send the rest."""
@@ -218,7 +218,8 @@ class RunCommand:
         if (error.retryable or unknown) and self._clock() <= _deadline(batch):
             intent = replace(batch.intent, tries=batch.intent.tries + 1)
             problem = None if intent.tries % _MOST_TRIES else error.sentence
-            return batch.all(intent.wait(_LOOK_AGAIN if unknown else _backoff(intent), problem=problem))
+            pause = _LOOK_AGAIN if unknown else _backoff(intent)
+            return batch.all(intent.wait(pause, problem=problem, is_retry=not unknown))
         return batch.all(
             Unanswered(reason=error.sentence, retryable=error.retryable or error.code == "InvalidCommandId")
         )

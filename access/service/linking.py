@@ -43,7 +43,7 @@ class Linking:
             alive = uow.sign_ins.begun_by(caller.slack_user, now)
             if len(alive) >= MOST_TICKETS:
                 raise RefusedError(
-                    f"You have asked for {len(alive)} sign-in links just now. Use the last one, "
+                    f"You have asked for {len(alive)} sign-in links just now. Use one that you have not opened yet, "
                     f"or ask again after {min(alive):%H:%M:%S} UTC."
                 )
             ticket = LinkTicket(

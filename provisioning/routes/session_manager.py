@@ -51,7 +51,7 @@ class SessionManager:
         """Number and name of the process say which listings are new enough."""
         after = self._tunnels.last_begun(grant.server.account, grant.server.region)
         handle = {"by": self._tunnels.name, "after": str(after), "throttled": str(throttled)}
-        return Waiting(handle=handle, retry_in=retry_in)
+        return Waiting(handle=handle, retry_in=retry_in, is_retry=throttled > 0)
 
     def _failed(self, grant: Grant, error: AwsError) -> Step:
         """A failure, unless AWS only wants it slower: that is said once it has gone on for a while."""

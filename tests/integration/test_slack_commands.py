@@ -227,7 +227,7 @@ class TestWhoSomebodyIs:
         ):
             answer = on.say(text, who="U0MAX").plain
             assert answer.startswith(first)
-            assert "Use the last one, or ask again after 03:10:00 UTC." in answer
+            assert "Use one that you have not opened yet, or ask again after 03:10:00 UTC." in answer
             assert "[Sign in]" not in answer
         parked = on.say(ONE_LINE, who="U0MAX").plain
         assert parked.startswith("I keep this request and send it when you are back. You have asked for 3")
