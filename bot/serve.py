@@ -102,6 +102,14 @@ def serve(settings: Settings) -> int:
 def _at_most(limit: timedelta) -> Iterator[None]:
     """End the process when this takes longer: whatever is cut off resumes from the database at the next start."""
 
+    watch = _watch(limit)
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+def _watch(limit: timedelta) -> threading.Timer:
     def give_up() -> None:
         _log.warning("Something was still under way after %d s; the next start resumes it", limit.total_seconds())
         logging.shutdown()
@@ -110,13 +118,11 @@ def _at_most(limit: timedelta) -> Iterator[None]:
     watch = threading.Timer(limit.total_seconds(), give_up)
     watch.daemon = True
     watch.start()
-    try:
-        yield
-    finally:
-        watch.cancel()
+    return watch
 
 
 def _exit(*_: object) -> NoReturn:
+    _watch(STOPPING)  # from now on: the web server lets its own threads finish before Passport is told to stop
     sys.exit(0)
 
 
@@ -302,7 +308,8 @@ class Passport:
         self._turns.stop()
         self._feed_loop.stop()
         self._after_ack.close()
-        _quietly(self._reconciler.reclaim)()  # so that another replica goes on at once
+        for give_back in (self._feed.give_way, self._reconciler.reclaim):  # so that another replica goes on at once
+            _quietly(give_back)()
         if self._metrics_server is not None:
             self._metrics_server.stop()
         self._store.close()

@@ -73,6 +73,10 @@ class Feed:
             _log.warning("The feed waits for the database: %s", error.sentence)
             return AFTER_A_FAULT
 
+    def give_way(self) -> None:
+        """Let another replica feed Slack at once, when this one is about to stop; raises UnavailableError."""
+        self._lease.give_back()
+
     def _pass(self, now: datetime) -> timedelta | None:
         self._alarms.drop(now)
         if self._is_behind():
