@@ -17,7 +17,7 @@ T = TypeVar("T")
 SEALER = Sealer([("test", bytes(range(32)))])
 
 
-def run_together(*acts: Callable[[], T]) -> list[T]:
+def run_together(*acts: Callable[[], T], seconds: float = 60) -> list[T]:
     """Begin the acts at the same moment, a thread each; answers what they answered, in the order of the acts."""
     barrier = threading.Barrier(len(acts))
 
@@ -26,7 +26,7 @@ def run_together(*acts: Callable[[], T]) -> list[T]:
         return act()
 
     with ThreadPoolExecutor(len(acts)) as pool:
-        return [running.result(timeout=60) for running in [pool.submit(run, act) for act in acts]]
+        return [running.result(timeout=seconds) for running in [pool.submit(run, act) for act in acts]]
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,11 @@ class Host:
         """Thaw."""
         (self._cgroup_path() / "cgroup.freeze").write_text("0")
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether every process is frozen."""
+        return (self._cgroup_path() / "cgroup.freeze").read_text().strip() == "1"
+
     def dial(self, port: int, timeout: float = 10.0) -> socket.socket:
         """Connect to 127.0.0.1 on the host from the host itself, as its agent does; raise OSError when refused."""
         return _connected(self._entered().socket(), ("127.0.0.1", port), timeout)

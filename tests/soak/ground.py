@@ -1,6 +1,7 @@
 """The company that the stories play in: two real servers, a real `passport serve`, four people who are signed in."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ class Ground:
         self._stack = ExitStack()
         self.company = Company(folder, [HostWish(name=HOSTS[0], init="systemd"), HostWish(name=HOSTS[1], init="cron")])
         self.postgres: PostgresServer | None = None
+        self._keeper = ThreadPoolExecutor(1)  # a server dies with the thread that has started it
         self.database_url = ""
         self._links: dict[str, str] = {}  # the last for each person
 
@@ -49,7 +51,12 @@ class Ground:
 
     def __str__(self) -> str:
         engine = "PostgreSQL" if self.postgres else "SQLite"
-        return f"{engine}, {'Socket Mode' if self._over_sockets else 'HTTP'}"
+        return f"{engine}, {'Socket Mode' if self.over_sockets else 'HTTP'}"
+
+    @property
+    def over_sockets(self) -> bool:
+        """Whether Slack comes by Socket Mode."""
+        return self._seed % 2 == 1
 
     @property
     def reviewers(self) -> Sequence[Employee]:
@@ -74,6 +81,11 @@ class Ground:
         """What the leads' channel shows."""
         return self.company.slack.messages(LEADS_CHANNEL)
 
+    def start_postgres(self) -> None:
+        """Again, after a trouble."""
+        assert self.postgres is not None
+        self._keeper.submit(self.postgres.start).result()
+
     def sign_in(self, person: Employee) -> str:
         """Ask for a link and follow it, or the last one where there is no other; the text of the last page."""
         message = person.slack.command(COMMAND, "link").message
@@ -81,10 +93,6 @@ class Ground:
             if message is not None:
                 self._links[person.slack.id] = first_url(message)
         return self.company.sign_in(person, self._links[person.slack.id])
-
-    @property
-    def _over_sockets(self) -> bool:
-        return self._seed % 2 == 1
 
     @contextmanager
     def _beside(self) -> Iterator[SqlStore]:
@@ -104,7 +112,7 @@ class Ground:
             self.company,
             folder,
             database_url=self.database_url,
-            socket_mode=self._over_sockets,
+            socket_mode=self.over_sockets,
             settings=_SETTINGS,
         )
         self._stack.callback(self.passport.kill)
@@ -120,6 +128,7 @@ class Ground:
 
     def _postgres_url(self) -> str:
         self.postgres = PostgresServer()
+        self._stack.callback(self._keeper.shutdown)
         self._stack.callback(self.postgres.remove)
-        self.postgres.start()
+        self.start_postgres()
         return self.postgres.url(self.postgres.create_database())

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 from access.errors import PassportError
@@ -19,6 +18,7 @@ from sandbox.slack.people import Person
 from sandbox.slack.wire import NotPossibleError
 from tests.soak.ground import Ground
 from tests.soak.plan import Plan
+from tests.soak.told import APPROVED, CANCELLED, COMPLETED, DENIED, REVOKED, Told
 from tests.stores import run_together
 
 PATIENCE = 30.0  # seconds that people wait for something before they give up
@@ -44,17 +44,9 @@ SETBACKS = (
 )
 
 
-@dataclass(slots=True)
-class Told:
-    """What came of a story, for those who look at it afterwards."""
-
-    typed: int = 0  # commands that may have made a request
-    request_id: str = ""
-    opened: bool = False
-    logged_in: int = 0
-    logins: list[str] = field(default_factory=list)  # commands that opened a shell, or could have
-    setback: str = ""
-    intruded: str = ""
+def stories(ground: Ground, plan: Plan) -> "list[Story]":
+    """The story of the plan, and the one beside it."""
+    return [Story(ground, each) for each in (plan, plan.beside) if each]
 
 
 class Story:
@@ -66,7 +58,7 @@ class Story:
         people = ground.company.people
         self._asker = people[plan.requester]
         self._other = people["cleo" if plan.requester == "ana" else "ana"]
-        self.told = Told()
+        self.told = Told(email=self._asker.email, servers=frozenset(plan.servers), seconds=plan.seconds)
 
     def play(self) -> Told:
         """Everything, as far as the weather allows; says what it met."""
@@ -119,26 +111,49 @@ class Story:
 
     def _decide(self) -> None:
         ben, dora = (reviewer.slack for reviewer in self._ground.reviewers)
+        if self._plan.tries_alone:
+            self._asker.slack.click(self._card(), "review.approve")
         match self._plan.decision:
             case "approve":
                 card = self._card()
-                clicked = self._insist(lambda: ben.click(card, "review.approve"))
+                clicked = self._insist(lambda: self._approve(ben, card))
                 if self._plan.repeats:
                     self._company.slack.resend(clicked)
             case "approve twice":
                 card = self._card()
-                run_together(*(partial(who.click, card, "review.approve") for who in (ben, dora, ben)))
-                self._insist(lambda: ben.click(card, "review.approve"))
+                run_together(*(partial(self._approve, who, card) for who in (ben, dora, ben)))
+                self._insist(lambda: self._approve(ben, card))
             case "approve and deny":
                 card = self._card()
                 self._open_form(dora, card)
-                run_together(partial(ben.click, card, "review.approve"), partial(dora.submit, None, _REASON))
-                self._insist(lambda: ben.click(card, "review.approve"))
+                run_together(partial(self._approve, ben, card), partial(self._deny, dora))
+                self._insist(lambda: self._approve(ben, card))
             case "deny":
                 self._open_form(ben, self._card())
-                ben.submit(None, _REASON)
+                self._deny(ben)
             case "cancel":
-                self._insist(lambda: self._asker.slack.command(COMMAND, f"cancel {self.told.request_id}"))
+                self._cancel()
+
+    def _approve(self, reviewer: Person, card: Message) -> Delivery:
+        self._note(APPROVED, reviewer)
+        return reviewer.click(card, "review.approve")
+
+    def _deny(self, reviewer: Person) -> Delivery:
+        """A form that closes was counted; one that stays says why not."""
+        self._note(DENIED, reviewer)
+        sent = reviewer.submit(None, _REASON)
+        if sent.ok and not sent.json():
+            self.told.answered.add(DENIED)
+        return sent
+
+    def _cancel(self) -> None:
+        self._note(CANCELLED, self._asker.slack)
+        sent = self._insist(lambda: self._asker.slack.command(COMMAND, f"cancel {self.told.request_id}"))
+        if f"{self.told.request_id} is cancelled" in sent.plain:
+            self.told.answered.add(CANCELLED)
+
+    def _note(self, act: str, who: Person) -> None:
+        self.told.said.add((act, who.member.real_name))
 
     def _card(self) -> Message:
         return wait_for(
@@ -210,10 +225,14 @@ class Story:
     def _end(self, ready: Message) -> None:
         ben = self._ground.reviewers[0].slack
         if self._plan.end == "done":
+            self._note(COMPLETED, self._asker.slack)
             self._insist(lambda: self._asker.slack.click(ready, "request.complete"))
         if self._plan.end == "revoked":
+            self._note(REVOKED, ben)
             words = f"revoke {self.told.request_id} because story {self._plan.number} is over"
-            self._insist(lambda: ben.command(COMMAND, words))
+            sent = self._insist(lambda: ben.command(COMMAND, words))
+            if f"{self.told.request_id} ends now" in sent.plain:
+                self.told.answered.add(REVOKED)
 
     def _insist(self, act: Callable[[], Delivery]) -> Delivery:
         """Do it again for as long as Slack says that the app did not answer; raises GaveUpError."""

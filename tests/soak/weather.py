@@ -4,11 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from sandbox.company import AUDIT_CHANNEL
+from tests.e2e.database_lab import crash
+from tests.postgres import PostgresServer
 from tests.soak.ground import Ground
-from tests.soak.plan import AGENT, AWS, PASSPORT, POWER, SLACK, Trouble
+from tests.soak.plan import AGENT, AWS, DATABASE, DISK, PASSPORT, POWER, SLACK, SOCKETS, Trouble
 
 _COMMAND_CALLS = ("SendCommand", "ListCommandInvocations", "ListCommands")
 
@@ -21,6 +25,8 @@ class Weather:
         self._slack, self._aws = ground.company.slack, ground.company.aws
         self._threads = [threading.Thread(target=self._live, args=(trouble,), daemon=True) for trouble in troubles]
         self._failed: list[Exception] = []
+        self._starting = threading.Lock()  # Passport starts only where it finds its database
+        self.passed: list[str] = []  # the troubles that there were
 
     def __enter__(self) -> Self:
         """Let the clouds gather."""
@@ -43,21 +49,23 @@ class Weather:
         time.sleep(trouble.after)
         try:
             self._play(trouble)
+            self.passed.append(trouble.name)
         except Exception as error:  # noqa: BLE001 - raised where the story ends
             self._failed.append(error)
 
     def _play(self, trouble: Trouble) -> None:
         for family, play in (
             (SLACK, self._upset_slack),
+            (SOCKETS, self._upset_sockets),
             (AWS, self._upset_aws),
             (AGENT, self._upset_agent),
             (POWER, self._cut_power),
+            (DISK, self._spoil_disk),
             (PASSPORT, self._end_passport),
+            (DATABASE, self._upset_database),
         ):
             if trouble.name in family:
                 play(trouble)
-                return
-        self._cut_database(trouble)
 
     def _upset_slack(self, trouble: Trouble) -> None:
         faults = self._slack.faults
@@ -67,10 +75,20 @@ class Weather:
             "slack rate limited": lambda: faults.rate_limit(retry_after=2, times=5),
             "slack loses answers": lambda: faults.drop_answer(times=3),
             "slack answers 503": lambda: faults.http_error(times=5),
+            "audit channel archived": lambda: self._slack.archive(AUDIT_CHANNEL),
         }
         begin[trouble.name]()
         time.sleep(trouble.lasts)
         faults.clear()
+        workspace = self._slack.workspace
+        workspace.put_channel(replace(workspace.channel(AUDIT_CHANNEL), archived=False))
+
+    def _upset_sockets(self, trouble: Trouble) -> None:
+        """Again and again; Passport comes back each time."""
+        ends = time.monotonic() + trouble.lasts
+        while time.monotonic() < ends:
+            self._slack.sockets.cut() if trouble.name == "sockets cut" else self._slack.sockets.refresh()
+            time.sleep(1)
 
     def _upset_aws(self, trouble: Trouble) -> None:
         faults = self._aws.faults
@@ -107,6 +125,11 @@ class Weather:
         host.power_on()
         self._report_lost(host.name, died_at)
 
+    def _spoil_disk(self, trouble: Trouble) -> None:
+        host = self._ground.company.hosts[trouble.host]
+        with host.fill_disk() if trouble.name == "disk full" else host.remount_etc_read_only():
+            time.sleep(trouble.lasts)
+
     def _report_lost(self, host: str, before: float) -> None:
         """An agent that is back tells of the commands that it had begun and never reported: they came to nothing.
 
@@ -123,11 +146,23 @@ class Weather:
         passport = self._ground.passport
         passport.kill() if trouble.name == "kill -9" else passport.stop()
         time.sleep(trouble.lasts)
-        passport.start(seconds=60, slack=False)
+        with self._starting:
+            passport.start(seconds=60, slack=False)
 
-    def _cut_database(self, trouble: Trouble) -> None:
-        ends = time.monotonic() + trouble.lasts
-        while time.monotonic() < ends and self._ground.postgres:
+    def _upset_database(self, trouble: Trouble) -> None:
+        postgres = self._ground.postgres
+        assert postgres is not None
+        if trouble.name == "database cut":
+            self._cut_database(postgres, trouble.lasts)
+            return
+        with self._starting:
+            crash(postgres) if trouble.name == "database crash" else postgres.stop()
+            time.sleep(trouble.lasts)
+            self._ground.start_postgres()
+
+    def _cut_database(self, postgres: PostgresServer, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
             with suppress(AssertionError):
-                self._ground.postgres.cut_connections(self._ground.database_url.rpartition("/")[2])
+                postgres.cut_connections(self._ground.database_url.rpartition("/")[2])
             time.sleep(1)
