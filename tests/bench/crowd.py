@@ -1,13 +1,14 @@
 """A database with a history: very many ended requests, and many active ones, written by the database itself."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Table, Text, cast, create_engine, insert, literal, select, text
 
 from access import lifecycle
-from access.model import EndCause, Grant, GrantState, RequestState
+from access.model import EndCause, Grant, GrantState, RequestState, Server
 from bot import wiring
 from storage.engine import parse_url
 from storage.rows import grants, requests
@@ -29,6 +30,21 @@ def gather(url: str, *, ended: int = ENDED, active: int = ACTIVE) -> None:
         connection.execute(text("UPDATE requests SET shown_revision = revision"))
         connection.execute(text("ANALYZE"))
     engine.dispose()
+
+
+def gather_ends(store: SqlStore, servers: Sequence[Server], count: int, *, begins: datetime) -> dict[str, datetime]:
+    """Active requests, a server each in turn, whose ends are spread over the second that begins then; when, by id."""
+    ends = {f"AR-E{number:03}": begins + timedelta(seconds=number / count) for number in range(count)}
+    with store.unit_of_work() as uow:
+        for number, (request_id, end) in enumerate(ends.items()):
+            server = servers[number % len(servers)]
+            uow.requests.add(
+                a_request(id=request_id, servers=(server,), state=RequestState.ACTIVE, expires_at=end, due_at=end)
+            )
+            grant = Grant(id=f"{request_id}.1", request_id=request_id, server=server, state=GrantState.ACTIVE)
+            uow.grants.add(grant)
+        uow.commit()
+    return ends
 
 
 def _add_two(url: str) -> None:

@@ -1,9 +1,14 @@
-"""Passport in this process, without Slack and AWS: real storage, rules and loops; servers that answer at once."""
+"""Passport in this process, without Slack and AWS: real storage, rules and loops; servers that answer at once.
+
+At once, but in as many rounds as Run Command takes. Left out are AWS itself, what its calls cost Passport (signing,
+HTTP, parsing), and the 50 ms before the first look at a command.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
 
-from access.model import AccessRequest, AccountName, Link, RouteName, SshKey, Submission, Verdict
+from access.model import AccessRequest, AccountName, Grant, Link, RouteName, SshKey, Submission, Verdict
+from access.ports import Account
 from access.reconcile import Reconciler
 from access.service.desk import Caller, Desk
 from access.service.ending import Ending
@@ -11,6 +16,7 @@ from access.service.filing import Submitted
 from access.service.reviewing import Reviewing
 from access.service.showing import Showing
 from access.service.submitting import Submitting
+from access.steps import Done, Step, Waiting
 from bot import wiring
 from bot.loops import ReconcilerTurns
 from provisioning.ssh_ca import SshCertificateAuthority
@@ -22,12 +28,24 @@ from tests.values import ANA, BEN, a_person, a_policy, a_server
 from tests.world import FixedInventory, ScriptedSide
 
 Noticed = Callable[[AccessRequest], None]
+_NEXT = {"": "intended", "intended": "sent"}
+
+
+def in_rounds(_: AccessRequest, grant: Grant) -> Step:
+    """As Run Command goes: an intent that is saved, the command sent, a look that finds it done."""
+    follows = _NEXT.get(grant.account.handle.get("at", ""))
+    return Waiting(handle={"at": follows}, retry_in=timedelta()) if follows else Done()
+
+
+def is_sending(grant: Grant) -> bool:
+    """Whether this round is the one in which the command is sent."""
+    return grant.account.handle.get("at") == "intended"
 
 
 class Office:
     """One replica: Ana asks, Ben decides; ``noticed`` hears of every request that this replica has brought further."""
 
-    def __init__(self, url: str, *, owner: str, noticed: Noticed, account: ScriptedSide | None = None) -> None:
+    def __init__(self, url: str, *, owner: str, noticed: Noticed, account: Account | None = None) -> None:
         self.store = SqlStore(url, sealing=SEALER)
         inventory = FixedInventory([a_server()])
         desk = Desk(
@@ -47,7 +65,7 @@ class Office:
             policy=desk.policy,
             inventory=inventory,
             routes={RouteName.SESSION_MANAGER: ScriptedSide()},
-            accounts={AccountName.SHORT_LIVED_USER: account or ScriptedSide()},
+            accounts={AccountName.SHORT_LIVED_USER: account or ScriptedSide(in_rounds, in_rounds)},
             clock=wiring.now,
             owner=owner,
             observe=lambda _, recorded: noticed(recorded),
