@@ -92,6 +92,11 @@ class Serving:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return self._port
+
+    @property
     def pid(self) -> int:
         """Of the running process."""
         assert self._process is not None

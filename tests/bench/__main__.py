@@ -3,11 +3,12 @@
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tests.bench import certificates, cycles, ends, fleet, login, process, share, slash, workstation
-from tests.bench.figures import Figure, line, write
+from tests.bench.figures import Figure, broken, line, write
 from tests.bench.ground import Ground
 
 BENCHES: Mapping[str, Callable[[Ground], Iterator[Figure]]] = {
@@ -25,20 +26,31 @@ RESULTS = Path("build/bench.json")
 
 
 def main() -> int:
-    """Run the benches asked for; 1 if a bar is missed."""
+    """Run the benches asked for; 1 if a bar is missed. What was measured is written, however it ends."""
     options = _parser().parse_args()
-    figures = []
-    with Ground(quick=options.quick) as ground:
-        for name in options.only or BENCHES:
-            begun = time.monotonic()
-            for figure in BENCHES[name](ground):
-                print(line(figure), flush=True)
-                figures.append(figure)
-            print(f"    ({name}: {time.monotonic() - begun:.0f} s)", flush=True)
-    write(figures, RESULTS)
+    figures: list[Figure] = []
+    try:
+        with Ground(quick=options.quick) as ground:
+            for name in options.only or BENCHES:
+                begun = time.monotonic()
+                for figure in _measure(name, ground):
+                    print(line(figure), flush=True)
+                    figures.append(figure)
+                print(f"    ({name}: {time.monotonic() - begun:.0f} s)", flush=True)
+    finally:
+        write(figures, RESULTS)
     missed = [figure.name for figure in figures if not figure.ok]
     print(f"{len(missed)} of {sum(bool(figure.bar) for figure in figures)} bars missed. {RESULTS} has the figures.")
     return 1 if missed else 0
+
+
+def _measure(name: str, ground: Ground) -> Iterator[Figure]:
+    """The bench's figures; one that breaks off is a bar missed, and the others go on."""
+    try:
+        yield from BENCHES[name](ground)
+    except Exception as error:  # noqa: BLE001 - told, and counted
+        traceback.print_exc()
+        yield broken(name, error)
 
 
 def _parser() -> argparse.ArgumentParser:

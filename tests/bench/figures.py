@@ -33,6 +33,11 @@ def told(name: str, value: float, unit: str) -> Figure:
     return Figure(name=name, value=value, unit=unit)
 
 
+def broken(name: str, error: Exception) -> Figure:
+    """What stands for the figures that a bench did not come to."""
+    return at_most(f"{name} broke off: {type(error).__name__}", 1, "errors", 0)
+
+
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The sample that so many percent do not exceed."""
     ordered = sorted(samples)

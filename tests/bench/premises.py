@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import create_engine, func, select
+
 from sandbox.company import Company
 from sandbox.serving import Serving
+from storage.engine import parse_url
+from storage.rows import requests
 from tests.bench.ground import Engine, Ground
 from tests.bench.office import settle_in
 
@@ -32,6 +36,15 @@ def passport(ground: Ground, running: Company, engine: Engine) -> tuple[Serving,
 def list_servers_seldom(config: Path) -> None:
     """As often as is the default: the sandbox's haste would be measured, too."""
     config.write_text(config.read_text().replace('inventory_every = "2s"', 'inventory_every = "2m"'))
+
+
+def stored_requests(url: str) -> int:
+    """How many requests the database has, read beside the server."""
+    engine = create_engine(parse_url(url))
+    with engine.connect() as connection:
+        count = connection.scalar(select(func.count()).select_from(requests))
+    engine.dispose()
+    return count or 0
 
 
 def resident_bytes(pid: int) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from access.model import AccessRequest, RequestState
 from tests.bench.office import Office
@@ -14,10 +14,11 @@ OPEN = (RequestState.PENDING, RequestState.APPROVED, RequestState.ACTIVE, Reques
 def main(url: str, owner: str, count: int) -> None:
     """Ask and approve ``count`` times, complete whatever this replica sees active, and end when all has ended."""
     clicks = ThreadPoolExecutor(PEOPLE)
+    completed: list[Future[None]] = []
 
     def noticed(request: AccessRequest) -> None:
         if request.state is RequestState.ACTIVE:
-            clicks.submit(office.complete, request.id)
+            completed.append(clicks.submit(office.complete, request.id))
 
     office = Office(url, owner=owner, noticed=noticed)
     office.turns.loop.start()
@@ -27,6 +28,8 @@ def main(url: str, owner: str, count: int) -> None:
         asked.result()
     while _is_open(office):
         time.sleep(0.02)
+    for done in completed:
+        done.result()
     office.close()
 
 

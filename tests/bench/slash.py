@@ -8,7 +8,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from sandbox.company import Company
@@ -16,35 +16,39 @@ from sandbox.serving import free_port
 from tests.bench.figures import Figure, at_least, at_most, paired, percentile, told
 from tests.bench.ground import ENGINES, Ground
 from tests.bench.load import Job, Load
-from tests.bench.premises import SERVER, company, passport
+from tests.bench.premises import SERVER, company, passport, stored_requests
 
 CALLERS = 8
 ROUNDS = 10
 SLICE = 1.0  # seconds
-_REQUEST = f"request {SERVER} for 1h because INC-123: disk full"
+REQUEST = f"request {SERVER} for 1h because INC-123: disk full"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Served:
-    """What the slices of one kind of command measured, in order."""
+    """What the slices of one kind of command measured, in order, and how many answers there were, unmeasured ones too."""
 
-    rates: list[float]
-    ms: list[float]
+    rates: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    answered: int = 0
 
 
 def run(ground: Ground) -> Iterator[Figure]:
-    """A slice of each in turn, round after round, so that what slows the machine slows all."""
+    """A slice of each in turn, round after round, so that what slows the machine slows all; every request is stored."""
+    urls = {}
     with ExitStack() as stack:
         running = stack.enter_context(company(ground))
-        jobs = {"bare": _job(running, stack.enter_context(_bare(running)), "help", expect="")}
+        jobs = {"bare": job(running, stack.enter_context(_bare(running)), "help", expect="")}
         for engine in ENGINES:
-            serving, _ = passport(ground, running, engine)
+            serving, urls[engine] = passport(ground, running, engine)
             serving.start()
             stack.callback(serving.stop)
-            port = int(serving.url.rpartition(":")[2])
-            jobs[f"help, {engine}"] = _job(running, port, "help", expect="Ask for access")
-            jobs[f"request, {engine}"] = _job(running, port, _REQUEST, expect="Asked ")
+            jobs[f"help, {engine}"] = job(running, serving.port, "help", expect="Ask for access")
+            jobs[f"request, {engine}"] = job(running, serving.port, REQUEST, expect="Asked ")
         served = _take_turns(stack.enter_context(Load()), jobs, ground.much(ROUNDS))
+        for engine, url in urls.items():
+            answered, stored = served[f"request, {engine}"].answered, stored_requests(url)
+            assert answered == stored, f"{answered} requests were answered, {stored} are stored ({engine})"
     yield told("bare Bolt app", median(served["bare"].rates), "1/s")
     for engine in ENGINES:
         asked, helped = served[f"request, {engine}"], served[f"help, {engine}"]
@@ -58,18 +62,20 @@ def run(ground: Ground) -> Iterator[Figure]:
 
 
 def _take_turns(load: Load, jobs: dict[str, Job], rounds: int) -> dict[str, Served]:
-    served: dict[str, Served] = defaultdict(lambda: Served(rates=[], ms=[]))
-    for job in jobs.values():
-        load.run(replace(job, seconds=0.3))  # the first calls of a server are no measure
+    served: dict[str, Served] = defaultdict(Served)
+    for name, each in jobs.items():
+        served[name].answered = len(load.run(replace(each, seconds=0.3)).ms)  # the first calls are no measure
     for _ in range(rounds):
-        for name, job in jobs.items():
-            measured = load.run(job)
+        for name, each in jobs.items():
+            measured = load.run(each)
             served[name].rates.append(measured.rate)
             served[name].ms.extend(measured.ms)
+            served[name].answered += len(measured.ms)
     return served
 
 
-def _job(running: Company, port: int, words: str, *, expect: str) -> Job:
+def job(running: Company, port: int, words: str, *, expect: str) -> Job:
+    """So many callers for a second, who send Ana's command."""
     return Job(
         port=port,
         signing_secret=running.slack.signing_secret,
