@@ -12,6 +12,7 @@ import pytest
 
 from sandbox.reading import wait_for
 from tests.soak import oracle as judging
+from tests.soak.__main__ import main
 from tests.soak.ground import Ground
 from tests.soak.oracle import Oracle
 from tests.soak.plan import CALM_EVERY, HOSTS, Plan, plan
@@ -56,12 +57,15 @@ def test_a_seed_plays_the_same_choices_again_and_another_plays_others() -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "29", "-5"])
-def test_a_time_in_which_nothing_is_told_is_refused(seconds: str) -> None:
-    command = [sys.executable, "-m", "tests.soak", "--seconds", seconds]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"{seconds} seconds are too few to tell anything. Give it 30 or more." in done.stderr
-    assert "held" not in done.stdout
+def test_a_time_in_which_nothing_is_told_is_refused(
+    seconds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soak", "--seconds", seconds])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    printed = capsys.readouterr()
+    assert f"{seconds} seconds are too few to tell anything. Give it 30 or more." in printed.err
+    assert "held" not in printed.out
 
 
 @pytest.mark.hosts

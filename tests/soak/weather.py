@@ -87,7 +87,8 @@ class Weather:
         """Again and again; Passport comes back each time."""
         ends = time.monotonic() + trouble.lasts
         while time.monotonic() < ends:
-            self._slack.sockets.cut() if trouble.name == "sockets cut" else self._slack.sockets.refresh()
+            with suppress(OSError):  # of one that has just gone by itself
+                self._slack.sockets.cut() if trouble.name == "sockets cut" else self._slack.sockets.refresh()
             time.sleep(1)
 
     def _upset_aws(self, trouble: Trouble) -> None:
