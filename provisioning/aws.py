@@ -61,6 +61,7 @@ class Sessions:
         self._sessions: dict[str, boto3.Session] = {}
         self._clients: dict[tuple[str, str, Service, bool], Client] = {}
         self._confirmed: set[str] = set()
+        self._renewed: set[str] = set()  # accounts whose credentials were dropped, and no new ones have worked yet
         self._silences = Silences[tuple[str, str, Service]](monotonic, patience=CONNECT_SECONDS + READ_SECONDS)
 
     def call(
@@ -93,7 +94,7 @@ class Sessions:
                 if may_renew and expired(error):  # refused before anything was done, so even ``once`` may go again
                     continue
                 raise failed from error
-            self._silences.answered((account, region, service))
+            self._worked(account, region, service)
             return answer
         raise AssertionError("the second round returns or raises")
 
@@ -115,7 +116,7 @@ class Sessions:
         pages = client.get_paginator(operation)
         try:
             for page in pages.paginate(**parameters, PaginationConfig={"PageSize": page_size}):
-                self._silences.answered((account, region, service))
+                self._worked(account, region, service)
                 yield page
         except (ClientError, BotoCoreError) as error:
             raise self._translated(error, account, region, service, client) from error
@@ -153,30 +154,36 @@ class Sessions:
         if not self._silences.may_call((account, region, service)):
             raise not_asked(f"{account} {region}")
 
+    def _worked(self, account: str, region: str, service: Service) -> None:
+        self._silences.answered((account, region, service))
+        self._renewed.discard(account)
+
     def _translated(
         self, error: ClientError | BotoCoreError, account: str, region: str, service: Service, client: Client
     ) -> AwsError:
-        if expired(error):
-            self._forget(account, client)
+        renewed = expired(error) and self._forget(account, client)
         if is_silence(error):
             self._silences.was_silent((account, region, service))
         elif isinstance(error, ClientError):
             self._silences.answered((account, region, service))
-        return translate(error, where=f"{account} {region}")
+        return translate(error, where=f"{account} {region}", renewed=renewed)
 
-    def _forget(self, account: str, client: Client) -> None:
+    def _forget(self, account: str, client: Client) -> bool:
         """Drop credentials that AWS calls expired before their time, unless that was done since.
 
-        The next call asks for new ones.
+        The next call asks for new ones. True when these were such new ones: asking again is no help.
         """
         with self._lock:
             known = [key for key in self._clients if key[0] == account]
             if not any(self._clients[key] is client for key in known):
-                return
+                return False
+            were_new = account in self._renewed
+            self._renewed.add(account)
             self._sessions.pop(account, None)
             self._confirmed.discard(account)
             for key in known:
                 del self._clients[key]
+            return were_new
 
     def _session(self, account: str) -> boto3.Session:
         if account not in self._sessions:

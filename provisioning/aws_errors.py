@@ -83,10 +83,13 @@ def not_asked(where: str) -> AwsError:
     return AwsError(f"AWS does not answer in {where}. I try again by myself.", code="NotAsked", retryable=True)
 
 
-def translate(error: Exception, *, where: str) -> AwsError:
-    """The sentence for an error of boto3, and whether trying again helps; ``where`` is account and region."""
+def translate(error: Exception, *, where: str, renewed: bool = False) -> AwsError:
+    """The sentence for an error of boto3, and whether trying again helps; ``where`` is account and region.
+
+    ``renewed``: the credentials that AWS calls expired are new ones already.
+    """
     if isinstance(error, ClientError):
-        return _translate_answer(error, where)
+        return _translate_answer(error, where, renewed=renewed)
     code = type(error).__name__
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         sentence = f"Passport finds no AWS credentials for {where}. An admin must mend that; I go on trying."
@@ -99,13 +102,16 @@ def translate(error: Exception, *, where: str) -> AwsError:
     return AwsError(f"Passport asked AWS in {where} for something impossible ({code}).", code=code, retryable=False)
 
 
-def _translate_answer(error: ClientError, where: str) -> AwsError:
+def _translate_answer(error: ClientError, where: str, *, renewed: bool) -> AwsError:
     code = _code(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
     if code in THROTTLED:
         return AwsError(f"AWS asks me to go slower in {where}. I try again by myself.", code=code, retryable=True)
     if code in EXPIRED:
-        sentence = f"My AWS sign-in for {where} has run out. I renew it and try again."
+        then = ". I renew it and try again."
+        if renewed:
+            then = ", and a new one is refused, too. An admin must mend that."
+        sentence = f"My AWS sign-in for {where} has run out{then}"
         return AwsError(sentence, code=code, retryable=True)
     if status >= 500:
         sentence = f"AWS has trouble of its own in {where} ({code}). I try again by myself."

@@ -5,9 +5,11 @@ An hour of trouble takes a moment, because the clock is turned to the next thing
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -41,21 +43,29 @@ from tests.values import ANA, BEN, FakeClock, a_person
 from tests.world import World
 
 NOR_CAN_THE_TIMER = frozenset({"disk_full", "left_behind", "read_only"})
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 HOME_URL = "https://passport.example.com"
 
 
 class AwsGround:
     """A double with Passport's documents, its clock, and Passport's way to it; shared by the tests of a module."""
 
-    def __init__(self, double: AwsDouble, clock: FakeClock, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, double: AwsDouble, clock: FakeClock, credentials: Path) -> None:
         self.double = double
         self.clock = clock
-        self.patch = patch
+        self.credentials = credentials
+        self.write_credentials()
         self.servers: list[Server] = []
         self.sessions = Sessions(ACCOUNTS, monotonic=self._seconds)
         for account in ACCOUNTS:
             for region in account.regions:
                 documents.publish(client(double, "ssm", account.id, region))
+
+    def write_credentials(self) -> None:
+        """Put Passport's own keys where a process reads them, as what renews them does."""
+        environment = self.double.environment()
+        keys = [f"{name.lower()} = {environment[name]}" for name in KEYS]
+        self.credentials.write_text("\n".join(["[default]", *keys, ""]))
 
     def _seconds(self) -> float:
         return self.clock.now.timestamp()
@@ -63,16 +73,20 @@ class AwsGround:
 
 @contextmanager
 def aws_ground() -> Iterator[AwsGround]:
-    """A ground whose environment is that of a process with Passport's own credentials."""
+    """A ground whose environment is that of a process with Passport's own credentials, which are in a file."""
     clock = FakeClock(datetime.now(UTC).replace(microsecond=0))
 
     def now() -> float:
         return clock.now.timestamp()
 
-    with pytest.MonkeyPatch.context() as patch, AwsDouble(now=now) as double:
+    with ExitStack() as stack:
+        patch, double = stack.enter_context(pytest.MonkeyPatch.context()), stack.enter_context(AwsDouble(now=now))
+        folder = Path(stack.enter_context(TemporaryDirectory()))
         for name, value in double.environment().items():
-            patch.setenv(name, value)
-        yield AwsGround(double, clock, patch)
+            if name not in KEYS:
+                patch.setenv(name, value)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+        yield AwsGround(double, clock, folder / "credentials")
 
 
 @dataclass
@@ -213,8 +227,7 @@ class Story(World):
     def renew_credentials(self) -> None:
         """Put fresh credentials where Passport's own come from."""
         self.double.new_keys()
-        for name, value in self.double.environment().items():
-            self.ground.patch.setenv(name, value)
+        self.ground.write_credentials()
 
     def approved(self, *names: str, minutes: int = 60) -> AccessRequest:
         """A request that Ben has said yes to and nobody has acted upon."""

@@ -19,6 +19,7 @@ DENIED = (
     "AWS does not let Passport's role call SendCommand in home eu-west-1. "
     "An admin must allow it: look at the stack of deploy/passport-account.yaml."
 )
+NOT_RENEWED = "My AWS sign-in for home eu-west-1 has run out, and a new one is refused, too. An admin must mend that."
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
 
 
@@ -64,7 +65,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
     "credentials run out": (
         lambda story, _: story.double.faults.expire_credentials(HOME),
         lambda story, _: story.renew_credentials(),
-        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+        NOT_RENEWED,
     ),
     "not allowed": (
         lambda story, _: story.double.faults.fail("SendCommand", 400),
@@ -115,7 +116,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
     "polls find credentials run out": (
         lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
         heal,
-        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+        NOT_RENEWED,
     ),
 }
 

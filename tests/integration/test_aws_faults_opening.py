@@ -16,6 +16,7 @@ from tests.values import ANA
 
 Act = Callable[[Story, Server], object]
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
+NOT_RENEWED = "My AWS sign-in for home eu-west-1 has run out, and a new one is refused, too. An admin must mend that."
 NOTHING_MADE = "Nothing was ever made on web-1."
 
 
@@ -57,7 +58,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
     "credentials run out": (
         lambda story, _: story.double.faults.expire_credentials(HOME),
         lambda story, _: story.renew_credentials(),
-        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+        NOT_RENEWED,
     ),
     "agent is silent": (lambda story, server: story.once_sent(server, story.double.faults.lose), heal, SILENT),
     "server is stopped": (
@@ -98,7 +99,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
     "polls find credentials run out": (
         lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
         heal,
-        "My AWS sign-in for home eu-west-1 has run out. I renew it and try again.",
+        NOT_RENEWED,
     ),
 }
 

@@ -82,11 +82,14 @@ def test_credentials_that_aws_calls_expired_are_dropped(double: AwsDouble) -> No
     sessions = Sessions(ACCOUNTS)
     before = sessions.client("other", REGION, "ssm")
     double.faults.fail("ListCommands", 400, code="ExpiredTokenException", times=2)
-    with pytest.raises(AwsError, match="I renew it and try again") as error:
+    with pytest.raises(AwsError, match=r"a new one is refused, too\. An admin must mend that") as error:
         sessions.call("other", REGION, "ssm", "list_commands")
     assert error.value.retryable
     assert sessions.client("other", REGION, "ssm") is not before
     assert sessions.call("other", REGION, "ssm", "list_commands")["Commands"] == []
+    double.faults.fail("ListCommands", 400, code="ExpiredTokenException", times=1)
+    with pytest.raises(AwsError, match=r"has run out\. I renew it and try again"):
+        list(sessions.pages("other", REGION, "ssm", "list_commands", {}))
 
 
 @pytest.mark.parametrize("once", [True, False])
