@@ -66,12 +66,13 @@ class Disk:
     ) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True)
 
-    def fill(self) -> None:
-        """Leave not a byte."""
+    def fill(self, *, but: int = 0) -> None:
+        """Leave so many bytes, and not one more."""
         with self._ballast.open("ab", buffering=0) as ballast:
             for size in (1 << 20, 4096, 1):
                 while _wrote(ballast.fileno(), size):
                     pass
+            ballast.truncate(ballast.tell() - but)
 
     def clear(self) -> None:
         """Have room again."""

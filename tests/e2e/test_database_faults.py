@@ -22,6 +22,7 @@ from access.steps import Done, Step
 from bot.loops import ReconcilerTurns
 from handlers import ids
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
+from sandbox.hosts import HostWish
 from sandbox.reading import first_url, wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
@@ -298,8 +299,8 @@ def _fills_up_and_recovers(acting: Stage, disk: Disk) -> None:
     world.reconcile()
     request = world.submit("web-1")
     card = acting.card(request.id, ids.REVIEW_APPROVE)
-    disk.fill()
-    acknowledged, sentence = _ask_until_refused(world)
+    disk.fill(but=400_000)
+    asked, approved, sentence = _ask_and_approve_until_refused(world)
     assert sentence in TOLD
 
     assert acting.say("request web-1 for 1h because INC-9").plain in TOLD
@@ -315,8 +316,10 @@ def _fills_up_and_recovers(acting: Stage, disk: Disk) -> None:
     wait_for(lambda: _forgiving(world.reconcile), "the reconciler to go on")
     assert world.standing(request.id).request.state is RequestState.ACTIVE
     assert world.standing(running.id).request.state is RequestState.ENDED
-    for request_id in acknowledged:
-        assert world.standing(request_id).request.state is RequestState.PENDING
+    assert approved, "the disk was full before anybody approved: the test did not test"
+    for request_id in asked:
+        kept = RequestState.ACTIVE if request_id in approved else RequestState.PENDING
+        assert world.standing(request_id).request.state is kept
     with world.store.unit_of_work(read_only=True) as uow:
         events = list(uow.audit.all())
         assert verify(events) == []
@@ -324,13 +327,19 @@ def _fills_up_and_recovers(acting: Stage, disk: Disk) -> None:
     assert known == {each.event.request_id for each in events if each.event.request_id}
 
 
-def _ask_until_refused(world: World) -> tuple[list[str], str]:
-    acknowledged: list[str] = []
-    for _ in range(5000):  # pages that are there already are filled first
+def _ask_and_approve_until_refused(world: World) -> tuple[list[str], list[str], str]:
+    """What was asked for, and what was approved of it, as people were told."""
+    asked: list[str] = []
+    approved: list[str] = []
+    for number in range(5000):  # pages that are there already are filled first
         try:
-            acknowledged.append(world.submit("web-1").id)
+            request = world.submit("web-1")
+            asked.append(request.id)
+            if number % 5 == 0:
+                world.approve(request)
+                approved.append(request.id)
         except UnavailableError as error:
-            return acknowledged, error.sentence
+            return asked, approved, error.sentence
     raise AssertionError("the disk does not fill up")
 
 
@@ -345,6 +354,38 @@ def _forgiving(act: Callable[[], object]) -> bool:
 
 def _before_each_commit(store: SqlStore, act: Callable[[], None]) -> None:
     event.listen(store._engine, "commit", lambda _connection: act())
+
+
+@pytest.mark.hosts
+@pytest.mark.postgres
+@pytest.mark.timeout(400)
+def test_a_server_ends_access_alone_while_the_database_is_away(
+    server_and_url: tuple[PostgresServer, str], tmp_path: Path
+) -> None:
+    """What Passport cannot end then, the server's own timer does; afterwards Passport hears of it, with the proof."""
+    server, url = server_and_url
+    with Company(tmp_path, [HostWish(name="web-1", init="systemd")]) as company:
+        serving = Serving(company, tmp_path / "passport", database_url=url)
+        serving.run("documents", "publish")
+        serving.start()
+        serving.trust()
+        ana, ben = company.people["ana"], company.people["ben"]
+        try:
+            _sign_in(company, ana)
+            _sign_in(company, ben)
+            request_id = _ask(ana, "45s")
+            ben.slack.click(_card(company, request_id), ids.REVIEW_APPROVE)
+            _ready(ana, request_id)
+            host, user = company.hosts["web-1"], f"pp-{request_id[3:].lower()}"
+            uid = int(host.run("id", "-u", user).stdout)
+            server.stop()
+            wait_for(lambda: not host.leftovers(user, uid, user), "the server to end it", seconds=150)
+            assert host.run("id", "-u", user).returncode == 1
+            server.start()
+            closed = wait_for(lambda: _closed(ana, request_id), "the end to be told", seconds=90)
+            assert f"{user} removed from web-1, verified at" in closed
+        finally:
+            serving.stop()
 
 
 @pytest.mark.postgres
@@ -387,7 +428,7 @@ def _lives_through(company: Company, serving: Serving, server: PostgresServer) -
     ben.slack.click(card, ids.REVIEW_APPROVE)
     ana.slack.click(ready, ids.REQUEST_COMPLETE)
     _ready(ana, second)
-    wait_for(lambda: any(first in m.plain and "Closed: " in m.plain for m in ana.slack.direct_messages()), "the end")
+    wait_for(lambda: _closed(ana, first), "the end")
     head = wait_for(lambda: _channel_head(company, serving), "the audit channel to catch up")
     assert "The audit log is whole" in serving.run("audit", "verify", "--head", head).stdout
     wait_for(lambda: _names_taken(server, serving), "the name to be taken again")
@@ -415,8 +456,14 @@ def _sign_in(company: Company, person: Employee) -> None:
     company.sign_in(person, first_url(link))
 
 
-def _ask(person: Employee) -> str:
-    said = person.slack.command(COMMAND, "request web-1 for 1h because INC-1: disk full").plain
+def _closed(person: Employee, request_id: str) -> str | None:
+    """What the person reads when it is over."""
+    told = person.slack.direct_messages()
+    return next((m.plain for m in told if request_id in m.plain and "Closed: " in m.plain), None)
+
+
+def _ask(person: Employee, length: str = "1h") -> str:
+    said = person.slack.command(COMMAND, f"request web-1 for {length} because INC-1: disk full").plain
     found = re.search(r"AR-[0-9A-Z]+", said)
     assert found, said
     return found[0]
