@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 from cryptography.hazmat.primitives import serialization
@@ -200,11 +200,18 @@ class _Quiet(WSGIRequestHandler):
         logging.getLogger("werkzeug").debug(message, *args)
 
 
+class Site(Protocol):
+    """Whatever serves the pages."""
+
+    @property
+    def url(self) -> str: ...
+
+
 @dataclass
 class Laptop:
     """Somebody with a key, at an address."""
 
-    replica: Replica
+    replica: Site
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     address: str = "203.0.113.7"
 

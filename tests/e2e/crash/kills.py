@@ -1,43 +1,68 @@
-"""Many runs of the story in a few towns at once, each killed at a point of its own."""
+"""Many runs of the story in a few towns at once, each killed at points of its own."""
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
 from sandbox.company import Company
+from sandbox.windows import WindowsHost
+from tests.e2e.crash.points import Point, in_runs
+from tests.e2e.crash.record import HostUser
 from tests.e2e.crash.steady_host import SteadyHost
 from tests.e2e.crash.story import Story, Told
-from tests.e2e.crash.town import Branch, Town
+from tests.e2e.crash.town import PATIENCE, Branch, Town
 
-Point = tuple[int, str]  # the how-manieth time of what
-ONCE = "conversations.open"  # of each person in the life of a process, so a later story need not pass it
+ROUNDS = 3  # not every run passes the same points
+
+
+class SteadyTown(Town):
+    """A town whose servers keep their records in memory: two with Linux, or one of them with Windows."""
+
+    def __init__(self, company: Branch, number: int, *, desktop: WindowsHost | None, database_url: str) -> None:
+        names = [f"web-{number}", f"win-{number}" if desktop else f"db-{number}"]
+        self.hosts = {name: SteadyHost() for name in names[: 1 if desktop else 2]}
+        self.desktop = desktop
+        for name, host in self.hosts.items():
+            company.aws.add_server(name, tags={"env": "prod"}, answers=host.answer)
+        if desktop:
+            company.aws.add_server(names[1], host=desktop, platform="Windows", tags={"env": "prod"})
+        windows = names[1:] if desktop else []
+        super().__init__(company, names, windows=windows, accounts=self._users, database_url=database_url)
+
+    def _users(self) -> set[HostUser]:
+        users = {(name, user) for name, host in self.hosts.items() for user in tuple(host.users)}
+        if self.desktop:
+            users |= {(self.servers[1], name) for name in tuple(self.desktop.machine.accounts) if name[:3] == "pp-"}
+        return users
 
 
 class Kills:
-    """A context manager around the towns; their servers keep their records in memory."""
+    """A context manager around the towns."""
 
-    def __init__(self, folder: Path, *, towns: int) -> None:
+    def __init__(self, folder: Path, *, towns: int, windows: bool = False, database_url: str = "") -> None:
         self._folder = folder
         self._count = towns
+        self._windows = windows
+        self._database_url = database_url
         self._stack = ExitStack()
-        self._free: SimpleQueue[Town] = SimpleQueue()
-        self.towns: list[Town] = []
+        self._free: SimpleQueue[SteadyTown] = SimpleQueue()
+        self._numbers = itertools.count(1)
+        self.towns: list[SteadyTown] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             headquarters = opening.enter_context(Company(self._folder / "headquarters"))
             for number in range(self._count):
                 company = opening.enter_context(Branch(self._folder / f"town-{number}", headquarters))
-                host = SteadyHost()
-                headquarters.aws.add_server(f"web-{number}", tags={"env": "prod"}, answers=host.answer)
-                self.towns.append(Town(company, f"web-{number}", has_access=host.users.__contains__))
-                opening.callback(self.towns[-1].passport.kill)
+                desktop = opening.enter_context(WindowsHost(f"win-{number}")) if self._windows else None
+                town = SteadyTown(company, number, desktop=desktop, database_url=self._database_url)
+                self.towns.append(town)
+                opening.callback(town.passport.kill)
             self.towns[0].passport.run("documents", "publish")
             self._pool = opening.enter_context(ThreadPoolExecutor(self._count))
             list(self._pool.map(Town.open, self.towns))
@@ -52,55 +77,33 @@ class Kills:
         self._pool.shutdown(cancel_futures=True)
         self._stack.close()
 
-    def start(self, point: Point = (0, "")) -> "Future[Told]":
-        """Have the story told in the next town that is free."""
-        return self._pool.submit(self._tell, point)
+    def start(self, points: Sequence[Point] = (), *, fresh: bool = False) -> "Future[Told]":
+        """Have the story told in the next town that is free; ``fresh`` with a process that has not met anybody."""
+        return self._pool.submit(self._tell, points, fresh=fresh)
 
-    def _tell(self, point: Point) -> Told:
+    def everywhere(self, points: Iterable[Point]) -> list[Told]:
+        """Runs that are killed at all of the points, tried again with those that were not passed."""
+        left, told = list(points), list[Told]()
+        for _ in range(ROUNDS):
+            told += [running.result() for running in [self.start(run) for run in in_runs(left)]]
+            killed = {point for run in told for point in run.killed}
+            left = [point for point in left if point not in killed]
+        return told
+
+    @contextmanager
+    def town(self) -> Iterator[SteadyTown]:
+        """One of them, for as long as it takes."""
         town = self._free.get()
         try:
-            return _until_killed(town, point)
+            yield town
         except BaseException:
             town.passport.kill()
             town.passport.pardon()
-            town.passport.start()
+            town.passport.start(seconds=PATIENCE)
             raise
         finally:
             self._free.put(town)
 
-
-def _until_killed(town: Town, point: Point) -> Told:
-    """Tell it again with an earlier time where the story was over before: how often is not always the same."""
-    number, what = point
-    told = Story(town, f"INC-{next(_numbers)}").play(number, what)
-    while number > 1 and not told.killed_at and not told.faults:
-        number = number * 2 // 3
-        told = Story(town, f"INC-{next(_numbers)}").play(number, what)
-    return told
-
-
-_numbers = itertools.count(1)
-
-
-def spread(lists: Sequence[Sequence[str]], count: int) -> list[Point]:
-    """So many of the points that every run has: each kind's first, then evenly from all the others.
-
-    How often a server is asked how it goes differs between runs, so only what all of them passed is chosen.
-    """
-    common = Counter(lists[0])
-    for points in lists[1:]:
-        common &= Counter(points)
-    every = [point for point in _numbered(lists[0], common) if not point[1].endswith(ONCE)]
-    firsts = [point for point in every if point[0] == 1]
-    others = [point for point in every if point[0] > 1]
-    room = max(count - len(firsts), 0)
-    evenly = [others[number * len(others) // room] for number in range(room)] if others else []
-    return [*firsts, *evenly][:count]
-
-
-def _numbered(points: Iterable[str], most: Counter[str]) -> Iterable[Point]:
-    seen: Counter[str] = Counter()
-    for point in points:
-        seen[point] += 1
-        if seen[point] <= most[point]:
-            yield seen[point], point
+    def _tell(self, points: Sequence[Point], *, fresh: bool) -> Told:
+        with self.town() as town:
+            return Story(town, f"INC-{next(self._numbers)}").play(points, fresh=fresh)

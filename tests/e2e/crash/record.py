@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from access.audit import AuditEvent, Head, Kind, verify
-from access.model import AccessRequest, Grant
+from access.model import AccessRequest, Grant, GrantState
 from sandbox.aws.commands import Command
 from sandbox.slack import Message
 from storage.unit_of_work import SqlStore
 
+HostUser = tuple[str, str]  # the name of a server, and of a user that it has
+BUTTONS = {"review.approve", "review.deny", "request.revoke", "request.cancel", "credentials.show", "request.complete"}
 _LINE = re.compile(r"^#(\d+) .*$", re.MULTILINE)
 _HEAD = re.compile(r"--head (\d+):([0-9a-f]{64})")
 _SERVER = re.compile(r"\(([^()\s]+/[^()\s]+/[^()\s]+)\)")
@@ -93,11 +97,27 @@ def rebuild(events: Iterable[AuditEvent]) -> dict[str, Account]:
     return told
 
 
-def channel_faults(messages: Sequence[Message], head: Head) -> Iterator[str]:
-    """What the audit channel lacks, has out of order, or repeats in other words."""
-    lines = [(int(found[1]), found[0]) for message in messages for found in _LINE.finditer(message.text)]
+def access_faults(accounts: AbstractSet[HostUser], tables: Tables) -> Iterator[str]:
+    """Who has access without a record of it."""
+    users = {request.id: request.user_name for request in tables.requests if request.expires_at}
+    recorded = {
+        (grant.server.name, users[grant.request_id])
+        for grant in tables.grants
+        if grant.request_id in users and grant.state is not GrantState.REMOVED
+    }
+    yield from (f"{user} has access to {server} without a record" for server, user in sorted(accounts - recorded))
+
+
+def channel_faults(messages: Sequence[Message], head: Head, *, repeats: int | None = None) -> Iterator[str]:
+    """What the audit channel lacks, has out of order, repeats in other words, or more often than ``repeats``.
+
+    A message that Slack took from somebody who died before they noted it comes again, with what has happened since.
+    None is for any number of them, where the answers of Slack's are lost.
+    """
+    told = [message for message in map(_lines, messages) if message]
+    yield from _order_faults([[number for number, _ in message] for message in told], repeats)
     first: dict[int, str] = {}
-    for number, line in lines:
+    for number, line in (line for message in told for line in message):
         if first.setdefault(number, line) != line:
             yield f"event {number} was told as {first[number]!r} and as {line!r}"
     if list(first) != list(range(1, head.sequence + 1)):
@@ -105,6 +125,12 @@ def channel_faults(messages: Sequence[Message], head: Head) -> Iterator[str]:
     for sequence, digest in (found.groups() for message in messages for found in _HEAD.finditer(message.text)):
         if int(sequence) == head.sequence and digest != head.hash:
             yield f"the channel's head {sequence}:{digest} is not the log's"
+
+
+def channel_repeats(messages: Sequence[Message]) -> int:
+    """How many messages begin where the one before them began."""
+    begins = [message[0][0] for message in map(_lines, messages) if message]
+    return sum(begin == before for before, begin in pairwise(begins))
 
 
 def channel_head(messages: Sequence[Message]) -> int:
@@ -125,6 +151,25 @@ def command_faults(tables: Tables, commands: Sequence[Command]) -> Iterator[str]
             yield f"{request_id}: a create was sent before its start was on record"
         if command.requested_at > kinds.get(Kind.REQUEST_ENDING, float("inf")):
             yield f"{request_id}: a create was sent after its end had begun"
+
+
+def _lines(message: Message) -> list[tuple[int, str]]:
+    return [(int(found[1]), found[0]) for found in _LINE.finditer(message.text)]
+
+
+def _order_faults(messages: Iterable[Sequence[int]], repeats: int | None) -> Iterator[str]:
+    """Every message goes on where the one before it ended, or begins where that one began."""
+    begin, end = 1, 0
+    for numbers in messages:
+        if list(numbers) != list(range(numbers[0], numbers[0] + len(numbers))):
+            yield f"a message has the events {numbers}"
+        if numbers[0] != end + 1 and (numbers[0] != begin or numbers[-1] < end):
+            yield f"after the events {begin} to {end} comes a message from {numbers[0]} to {numbers[-1]}"
+        if numbers[0] != end + 1 and repeats is not None:
+            repeats -= 1
+            if repeats < 0:
+                yield f"the events from {numbers[0]} to {numbers[-1]} were repeated"
+        begin, end = numbers[0], numbers[-1]
 
 
 def _kept(request: AccessRequest, grants: Sequence[Grant]) -> Account:

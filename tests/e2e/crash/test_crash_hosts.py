@@ -8,6 +8,8 @@ from sandbox.aws.commands import Command, Invocation
 from sandbox.company import COMMAND, Company
 from sandbox.hosts import Host, HostWish
 from sandbox.reading import wait_for
+from tests.e2e.crash.points import END, OPENING, USE, Point
+from tests.e2e.crash.record import HostUser
 from tests.e2e.crash.story import Story, Told
 from tests.e2e.crash.town import Town
 
@@ -19,11 +21,11 @@ class RealTown(Town):
 
     def __init__(self, company: Company) -> None:
         self.host: Host = company.hosts["web-1"]
-        super().__init__(company, "web-1", has_access=self._is_account)
+        super().__init__(company, ["web-1"], accounts=self._users)
 
-    def tell(self, reason: str, number: int = 0, point: str = "") -> Told:
+    def tell(self, reason: str, *points: Point) -> Told:
         """One run, and what it left on the server."""
-        told = Story(self, reason).play(number, point)
+        told = Story(self, reason).play(points)
         assert not told.faults, "\n".join(told.faults)
         newest = self.tables().requests[0]
         (uid,) = [grant.details["uid"] for grant in self.tables().grants if grant.request_id == newest.id]
@@ -34,8 +36,9 @@ class RealTown(Town):
         """The commands of one document."""
         return [command for command in self.company.aws.commands if command.document.endswith(document)]
 
-    def _is_account(self, user: str) -> bool:
-        return f"\n{user}:" in self.host.run("cat", "/etc/passwd").stdout.decode()
+    def _users(self) -> set[HostUser]:
+        rows = self.host.run("cat", "/etc/passwd").stdout.decode().splitlines()
+        return {("web-1", row.partition(":")[0]) for row in rows if row.startswith("pp-")}
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +54,17 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTown]:
 
 
 @pytest.mark.parametrize(
-    ("number", "point"),
+    "points",
     [
-        (1, "before SendCommand"),
-        (1, "after SendCommand"),
-        (2, "before ListCommandInvocations"),
-        (4, "after a commit of reconcile"),
-        (2, "after SendCommand"),
+        [Point(OPENING, 1, "before SendCommand"), Point(END, 1, "after SendCommand")],
+        [Point(OPENING, 1, "after SendCommand"), Point(USE, 1, "after StartSession")],
+        [Point(OPENING, 1, "before ListCommandInvocations"), Point(END, 1, "before SendCommand")],
+        [Point(OPENING, 4, "after a commit of reconcile")],
     ],
 )
-def test_killed_at(town: RealTown, number: int, point: str) -> None:
-    assert town.tell(f"INC-9: {point}", number, point).killed_at == point
+def test_killed_at(town: RealTown, points: list[Point]) -> None:
+    told = town.tell(f"INC-9: {points[0].what}", *points)
+    assert told.killed == tuple(points)
 
 
 def test_commands_that_run_twice(town: RealTown) -> None:
@@ -80,7 +83,7 @@ def test_a_create_that_comes_again_after_its_remove_gives_nobody_access(town: Re
     town.company.aws._agents.deliver(create, server, late)
     wait_for(lambda: late.is_final, "the late create to run")
     assert late.output.endswith("passport:end:failed:tombstone\n")
-    assert not town.has_access(f"pp-{create.parameters['RequestId'][0][3:].lower()}")
+    assert town.accounts() == set()
 
 
 def test_a_create_that_first_arrives_after_its_remove_gives_nobody_access(town: RealTown) -> None:
@@ -99,4 +102,4 @@ def test_a_create_that_first_arrives_after_its_remove_gives_nobody_access(town: 
     faults.heal(server)
     wait_for(lambda: arrived.is_final, "the create to run")
     assert arrived.output.endswith("passport:end:failed:tombstone\n")
-    assert not town.has_access(f"pp-{request_id[3:].lower()}")
+    assert town.accounts() == set()

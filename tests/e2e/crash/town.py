@@ -2,11 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
+from access.service.linking import TICKET_LIFETIME
+from bot import wiring
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
 from sandbox.idp import IdentityProviderDouble
 from sandbox.reading import first_url
@@ -15,12 +17,12 @@ from sandbox.slack import Message, SlackDouble
 from sandbox.slack.deliveries import Delivery
 from storage.unit_of_work import SqlStore
 from tests.e2e.crash import killer
-from tests.e2e.crash.record import Tables, read_tables
+from tests.e2e.crash.record import HostUser, Tables, access_faults, read_tables
 from tests.stores import SEALER
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[3]
-PATIENCE = 60.0  # seconds: a command whose answer was lost is looked for during ten of them
+PATIENCE = 120.0  # seconds: a command whose answer was lost is looked for during ten of them
 
 
 class Branch(Company):
@@ -49,6 +51,7 @@ class Mortal(Serving):
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).with_name("site")), str(ROOT)]),
             killer.FOLDER: str(folder),
             "PASSPORT_INVENTORY_EVERY": "1h",  # it reads servers once at the start, and else for requests only
+            "PASSPORT_OWN_AWS_CREDENTIALS": "false",
         }
         super().__init__(company, folder, database_url=database_url, instance=instance, settings=settings)
 
@@ -86,25 +89,39 @@ class Mortal(Serving):
 class Town:
     """People who go on until what they wanted is done, and a Passport that may die meanwhile."""
 
-    def __init__(self, company: Company, server: str, *, has_access: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        company: Company,
+        servers: Sequence[str],
+        *,
+        accounts: Callable[[], set[HostUser]],
+        windows: Sequence[str] = (),
+        database_url: str = "",
+    ) -> None:
         self.company = company
-        self.server = server
-        self.has_access = has_access
+        self.servers, self.windows = tuple(servers), tuple(windows)
+        self.accounts = accounts  # everybody whom the servers let in, whoever made them
         self.ana, self.ben = company.people["ana"], company.people["ben"]
-        self.passport = Mortal(company, company.folder / "passport")
+        self.passport = Mortal(company, company.folder / "passport", database_url=database_url)
+        self.link = ""  # the last for Ana to sign in by
         self.deaths = 0
         self.faults: list[str] = []
 
     def open(self) -> None:
         """Set Passport up, and sign everybody in."""
         self.passport.run("migrate")
-        self.passport.start()
+        self.passport.start(seconds=PATIENCE)
         self.passport.trust()
         for person in (self.ana, self.ben):
             link = person.slack.command(COMMAND, "link").message
             assert link is not None
             assert "You are signed in" in self.company.sign_in(person, first_url(link))
-        assert self.ana.slack.command(COMMAND, f"key add {self.ana.public_key}").ok
+
+    def let_links_run_out(self) -> None:
+        """As if ten minutes had passed: three links that a dying Passport has made and told nobody lock her out."""
+        with self.beside() as store, store.unit_of_work() as uow:
+            uow.sign_ins.purge(wiring.now() + TICKET_LIFETIME)
+            uow.commit()
 
     def insist(self, act: Callable[[], Delivery | None]) -> Delivery | None:
         """Do it again for as long as Slack says that the app did not answer; None when there is nothing to do."""
@@ -122,7 +139,7 @@ class Town:
                 self.revive()
             if time.monotonic() > end:
                 raise TimeoutError(f"waited {PATIENCE:.0f} s for {what}")
-            time.sleep(0.03)
+            time.sleep(0.1)
         return found
 
     def revive(self) -> None:
@@ -133,8 +150,8 @@ class Town:
             time.sleep(0.01)
         self.passport.pardon()
         self.deaths += 1
-        self.faults += self._faults_while_dead()
-        self.passport.start()
+        self.faults += access_faults(self.accounts(), self.tables())  # not even now
+        self.passport.start(seconds=PATIENCE)
 
     def tables(self) -> Tables:
         """The database, read beside whoever serves from it."""
@@ -158,16 +175,10 @@ class Town:
         """What the audit channel has."""
         return self.company.slack.messages(AUDIT_CHANNEL)
 
-    def _faults_while_dead(self) -> list[str]:
-        """Nobody has access without a record, not even now."""
-        tables = self.tables()
-        expected = {grant.request_id for grant in tables.grants if grant.state.value != "removed"}
-        started = {request.id for request in tables.requests if request.expires_at}
-        return [
-            f"{request.id} has access without a record"
-            for request in tables.requests
-            if self.has_access(request.user_name) and request.id not in expected & started
-        ]
+    def open_sessions(self) -> list[str]:
+        """The tunnels to these servers that have not ended."""
+        found = [session for session in self.company.aws.sessions if session.server.name in self.servers]
+        return [session.id for session in found if session.ended_at is None]
 
 
 def found_by(person: Employee, action_id: str, *words: str) -> Message | None:
