@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import threading
 import time
@@ -27,7 +28,9 @@ from tests.e2e.crash.steady_host import SteadyHost
 from tests.e2e.crash.town import Mortal
 from tests.stores import SEALER
 
+S = TypeVar("S")
 T = TypeVar("T")
+_REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
 SERVERS = 4
 CALLERS = 8
 
@@ -42,7 +45,7 @@ class Replica(Mortal):
         if of is not None:
             self._secrets = of._secrets
 
-    def start(self, *, seconds: float = 30, slack: bool = True) -> None:
+    def start(self, *, seconds: float = 120, slack: bool = True) -> None:
         """With the files of the first, which has made the certificate authority's key at its own first start."""
         for file in self._first._folder.glob("[sc]a*") if self._first else ():
             if file.name.startswith(("saml.", "ca.sealed")):
@@ -82,7 +85,9 @@ class Replicas:
         with ExitStack() as opening:
             self.company = opening.enter_context(Company(self._folder))
             self.company._hire("dan", "Dan Oka", {"payments-leads"})
-            self.ana, self.ben, self.dan = (self.company.people[name] for name in ("ana", "ben", "dan"))
+            self.ana, self.ben, self.cleo, self.dan = (
+                self.company.people[name] for name in ("ana", "ben", "cleo", "dan")
+            )
             self.slack = self.company.slack
             self.slack.join(LEADS_CHANNEL, self.dan.slack.id)
             self.hosts = [SteadyHost() for _ in range(SERVERS)]
@@ -108,11 +113,15 @@ class Replicas:
         """Let Slack deliver to these in turn."""
         self.slack._courier.transport = Doors([replica.request_url for replica in replicas or (self.a, self.b)])
 
-    def ask(self) -> str:
-        """Ana asks for a server; the request's id."""
-        number = next(self._numbers)
-        done = self.insist(lambda: self.ana.slack.command(COMMAND, self.words(number)))
-        return next(word for word in done.plain.replace("(", " ").replace(")", " ").split() if word.startswith("AR-"))
+    def ask(self, person: Employee | None = None) -> str:
+        """Ana asks for a server, or somebody else; the request's id."""
+        number, asker = next(self._numbers), (person or self.ana).slack
+
+        def request_id() -> str:
+            found = _REQUEST.search(asker.command(COMMAND, self.words(number)).plain)
+            return found[0] if found else ""
+
+        return wait_for(request_id, "a request", seconds=60)
 
     def words(self, number: int) -> str:
         """What Ana types."""
@@ -140,9 +149,17 @@ class Replicas:
         """Again, as a person does whose click was not taken."""
         return wait_for(lambda: done if (done := act()).ok else None, "an answer", seconds=60)
 
-    def all_at_once(self, act: Callable[[str], T], request_ids: Sequence[str]) -> list[T]:
-        """For every request, by a few callers at a time."""
-        return list(self.pool.map(act, request_ids))
+    def all_at_once(self, act: Callable[[S], T], things: Sequence[S]) -> list[T]:
+        """With every one of them, by a few callers at a time."""
+        return list(self.pool.map(act, things))
+
+    def approve(self, request_id: str) -> Delivery:
+        """Ben's click, until it is taken."""
+        return self.insist(lambda: self.deliver(self.approval(self.ben, request_id)))
+
+    def finish(self, person: Employee, request_id: str) -> Delivery:
+        """The requester is done."""
+        return self.insist(lambda: person.slack.command(COMMAND, f"done {request_id}"))
 
     def tables(self) -> Tables:
         """The database."""
@@ -166,14 +183,16 @@ class Replicas:
 
     def wait_for_states(self, request_ids: Iterable[str], state: str, *, seconds: float = 60) -> None:
         """Until all of them are there."""
-        wanted = set(request_ids)
-        wait_for(lambda: all(s == state for i, s in self.states().items() if i in wanted), state, seconds=seconds)
+        wanted = list(request_ids)
+        query = "SELECT NOT EXISTS (SELECT FROM requests WHERE id = ANY(%s) AND state <> %s)"
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            wait_for(lambda: connection.execute(query, [wanted, state]).fetchone() == (True,), state, seconds=seconds)
 
     def _open(self) -> None:
         self.a.run("documents", "publish")
         self.a.start()
         self.a.trust()
-        for person in (self.ana, self.ben, self.dan):
+        for person in (self.ana, self.ben, self.cleo, self.dan):
             link = person.slack.command(COMMAND, "link").message
             assert link is not None
             assert "You are signed in" in self.company.sign_in(person, first_url(link))
