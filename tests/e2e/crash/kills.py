@@ -24,7 +24,8 @@ class SteadyTown(Town):
     """A town whose servers keep their records in memory: two with Linux, or one of them with Windows."""
 
     def __init__(self, company: Branch, number: int, *, desktop: WindowsHost | None, database_url: str) -> None:
-        names = [f"web-{number}", f"win-{number}" if desktop else f"db-{number}"]
+        # Every company of this process has the same EC2, so that no two towns may have servers of one name.
+        names = [f"web-w{number}", f"win-{number}"] if desktop else [f"web-{number}", f"db-{number}"]
         self.hosts = {name: SteadyHost() for name in names[: 1 if desktop else 2]}
         self.desktop = desktop
         for name, host in self.hosts.items():
