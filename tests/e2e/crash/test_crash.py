@@ -7,7 +7,6 @@ import pytest
 from tests.e2e.crash.kills import Kills
 from tests.e2e.crash.points import CLICKS, END, EXPIRY, ONCE, OPENING, REVIEW, SIGN_IN, USE, Point, choose
 from tests.e2e.crash.story import Story, Told
-from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -16,15 +15,6 @@ AT_LEAST = 40
 # The link's commit: a restart files what was parked before it has listed the servers, and so refuses it.
 REFUSED = Point(SIGN_IN, 7, f"after {CLICKS}")
 EXPIRIES = (Point(EXPIRY, 1, "before SendCommand"), Point(EXPIRY, 1, "after a commit of reconcile"))
-ON_WINDOWS = (  # and on PostgreSQL
-    Point(REVIEW, 1, "after a commit of waitress"),
-    Point(OPENING, 1, "after SendCommand"),
-    Point(OPENING, 2, "before SendCommand"),
-    Point(USE, 1, "after response_url"),
-    Point(USE, 2, "after StartSession"),
-    Point(END, 1, "before SendCommand"),
-    Point(END, 2, "after SendCommand"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +50,6 @@ def test_killed_anywhere_the_story_ends_as_without(kills: Kills, unharmed: list[
     killed = {point for run in told for point in run.killed}
     assert set(chosen) - killed == set()
     assert len(killed) >= AT_LEAST
-
-
-@pytest.mark.postgres
-def test_killed_on_postgresql_with_a_windows_server_it_ends_as_without(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
-) -> None:
-    url = postgres_server.url(postgres_server.create_database())
-    with Kills(tmp_path_factory.mktemp("windows"), towns=1, windows=True, database_url=url) as kills:
-        told = kills.everywhere(ON_WINDOWS)
-    assert [str(run) for run in told if run.faults] == []
-    assert {point for run in told for point in run.killed} == set(ON_WINDOWS)
 
 
 def test_access_that_no_request_knows_of_is_found(kills: Kills) -> None:
