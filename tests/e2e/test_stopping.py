@@ -35,6 +35,7 @@ class Late:
         monkeypatch.setattr(company.aws.faults, "before", held_back)
 
 
+@pytest.mark.timeout(300)
 def test_sigterm_finishes_what_is_under_way_and_gives_everything_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +73,9 @@ def stop_in_the_middle(company: Company, passport: Serving, late: Late, database
     see_it_stopped(passport, database)
 
     start(passport)
-    ready = wait_for(lambda: with_button(ana.slack.direct_messages(), "credentials.show", working), "the server")
+    ready = wait_for(
+        lambda: with_button(ana.slack.direct_messages(), "credentials.show", working), "the server", seconds=90
+    )
     assert working in ready.plain
     company.slack.faults.slow(SLOW, "response_url", times=1)
     ben.slack.click(card(company, decided), "review.approve")
@@ -94,7 +97,7 @@ def stop_in_the_middle(company: Company, passport: Serving, late: Late, database
 
 def start(passport: Serving) -> None:
     passport.log.write_text("")
-    passport.start()
+    passport.start(seconds=60)
 
 
 def terminate(passport: Serving) -> None:
@@ -124,7 +127,7 @@ def ask(company: Company) -> str:
 
 def card(company: Company, request_id: str) -> Message:
     return wait_for(
-        lambda: with_button(company.slack.messages(LEADS_CHANNEL), "review.approve", request_id), "the card"
+        lambda: with_button(company.slack.messages(LEADS_CHANNEL), "review.approve", request_id), "the card", seconds=90
     )
 
 
