@@ -23,6 +23,7 @@ from tests.e2e.crash.town import PATIENCE, Town, found_by
 from tests.integration.workstation_lab import Answer, Laptop
 
 T = TypeVar("T")
+_CLOSED = re.compile(r"^Closed(: | at )", re.MULTILINE)  # the latter where nobody ever was on a server
 _REQUEST = re.compile(r"AR-[0-9A-Z]{4,8}")
 _OVER = {"ended", "denied", "cancelled", "lapsed"}
 _SHORT = "30s"  # for what ends by itself: enough to be open before, on a slow machine, too
@@ -223,7 +224,7 @@ class Story:
 
     def _closed(self, request_id: str) -> bool:
         messages = self._town.ana.slack.direct_messages()
-        return any("Closed: " in message.plain for message in messages if request_id in message.plain)
+        return any(_CLOSED.search(message.plain) for message in messages if request_id in message.plain)
 
     def _tidy_up(self, request_id: str) -> None:
         """Ana takes back what she typed twice, and her key."""
