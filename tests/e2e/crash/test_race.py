@@ -26,7 +26,7 @@ SEEN = 40  # Slack takes one message a second in each channel, so that these tak
 COMMANDS = 30
 PAIRS = 1000
 AT_WORK = 500  # of the requests that are opened and ended, at least so many
-AT_ONCE = 5.0  # seconds; a lease lasts for two minutes
+AT_ONCE = 30.0  # seconds, ten of which a command that may have been sent is looked for; a lease lasts for two minutes
 DECISIONS = ("request.approved", "request.denied")
 ONCE = (
     "request.approved",
