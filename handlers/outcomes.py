@@ -116,9 +116,8 @@ def _closed(request: AccessRequest, grants: Sequence[Grant]) -> str:
     removed, terminated, never_made = _by_end(grants).values()
     at = at_clock(request.ended_at)
     verified = ", verified" if all(grant.proof for grant in removed) else ""
-    said = [f"Closed: {request.user_name} removed from {names_of(removed, most=20)}{verified}{at}."]
-    if not removed:
-        said = [f"Closed{at}."]
+    where = f": {request.user_name} removed from {names_of(removed, most=20)}{verified}" if removed else ""
+    said = [f"Closed{where}{at}."]
     if terminated:
         were, them = ("was", "it") if len(terminated) == 1 else ("were", "them")
         said.append(f"{names_of(terminated)} {were} terminated, says EC2, so nobody is on {them}.")

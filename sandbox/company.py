@@ -12,6 +12,7 @@ from sandbox.aws import AwsDouble
 from sandbox.aws.nodes import Server
 from sandbox.hosts import Host, HostFleet, HostWish
 from sandbox.idp import Browser, IdentityProviderDouble
+from sandbox.reading import first_url
 from sandbox.slack import SlackDouble
 from sandbox.slack.people import Person
 from sandbox.windows import WindowsHost
@@ -112,6 +113,12 @@ class Company:
         with Browser() as browser:
             browser.open(url).press("Sign in")
             return browser.sign_in_as(person.email).text
+
+    def link(self, person: Employee) -> None:
+        """Have them ask for a link, and sign in by it."""
+        message = person.slack.command(COMMAND, "link").message
+        assert message is not None
+        assert "You are signed in" in self.sign_in(person, first_url(message))
 
     def _hire(self, name: str, real_name: str, groups: set[str]) -> None:
         email = f"{name}@example.com"

@@ -201,9 +201,7 @@ class Story:
 
     def _introduce_cleo(self) -> None:
         """Cleo signs in, registers a key, and sets her laptop up, as anybody may."""
-        link = self._cleo.slack.command(COMMAND, "link").message
-        assert link
-        self._company.sign_in(self._cleo, first_url(link))
+        self._company.link(self._cleo)
         self._cleo.slack.command(COMMAND, f"key add {self._cleo.public_key}")
         self._set_laptop_up(self._cleo)
 

@@ -18,7 +18,7 @@ from typing import Any
 from sandbox.company import COMMAND, LEADS_CHANNEL, Company, Employee
 from sandbox.hosts import Doorway, HostWish
 from sandbox.machine import Machine
-from sandbox.reading import code_blocks, first_url, wait_for, with_button
+from sandbox.reading import code_blocks, wait_for, with_button
 from sandbox.serving import Serving
 from tests.bench.figures import Figure, at_most, told
 from tests.bench.ground import Ground
@@ -104,9 +104,7 @@ def _open(company: Company, passport: Serving) -> str:
     passport.trust()
     ana, ben = company.people["ana"], company.people["ben"]
     for person in (ana, ben):
-        link = person.slack.command(COMMAND, "link").message
-        assert link
-        company.sign_in(person, first_url(link))
+        company.link(person)
     ana.slack.command(COMMAND, f"key add {ana.public_key}")
     shown = ana.slack.command(COMMAND, "setup").message
     assert shown

@@ -23,7 +23,7 @@ from bot.loops import ReconcilerTurns
 from handlers import ids
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
 from sandbox.hosts import HostWish
-from sandbox.reading import first_url, wait_for, with_button
+from sandbox.reading import wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
 from storage.migrations import migrate
@@ -371,8 +371,8 @@ def test_a_server_ends_access_alone_while_the_database_is_away(
         serving.trust()
         ana, ben = company.people["ana"], company.people["ben"]
         try:
-            _sign_in(company, ana)
-            _sign_in(company, ben)
+            company.link(ana)
+            company.link(ben)
             request_id = _ask(ana, "45s")
             ben.slack.click(_card(company, request_id), ids.REVIEW_APPROVE)
             _ready(ana, request_id)
@@ -407,8 +407,8 @@ def test_passport_serve_lives_through_a_restart_of_its_database(
 
 def _lives_through(company: Company, serving: Serving, server: PostgresServer) -> None:
     ana, ben = company.people["ana"], company.people["ben"]
-    _sign_in(company, ana)
-    _sign_in(company, ben)
+    company.link(ana)
+    company.link(ben)
     pid = serving.pid
     first = _ask(ana)
     ben.slack.click(_card(company, first), ids.REVIEW_APPROVE)
@@ -448,12 +448,6 @@ def _a_twin_is_refused(serving: Serving) -> None:
 def _names_taken(server: PostgresServer, serving: Serving) -> bool:
     with server.connect(serving._database_url.rpartition("/")[2]) as connection:
         return connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").fetchone() is not None
-
-
-def _sign_in(company: Company, person: Employee) -> None:
-    link = person.slack.command(COMMAND, "link").message
-    assert link is not None
-    company.sign_in(person, first_url(link))
 
 
 def _closed(person: Employee, request_id: str) -> str | None:

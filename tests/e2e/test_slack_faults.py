@@ -18,7 +18,7 @@ from handlers.members import UNKNOWN
 from handlers.request import IN_ONE_LINE
 from handlers.responding import NO_FORM
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
-from sandbox.reading import first_url, wait_for, with_button
+from sandbox.reading import wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Delivery
 from storage.unit_of_work import SqlStore
@@ -51,13 +51,7 @@ class Office:
         self.passport.start()
         self.passport.trust()
         for person in (self.ana, self.ben):
-            self.sign_in(person)
-
-    def sign_in(self, person: Employee) -> None:
-        """Link a person."""
-        link = person.slack.command(COMMAND, "link").message
-        assert link is not None
-        assert "You are signed in" in self.company.sign_in(person, first_url(link))
+            self.company.link(person)
 
     def ask(self, duration: str = "1h", *, who: Employee | None = None) -> str:
         """Ask for web-1; the request's id."""
@@ -208,7 +202,7 @@ def test_slack_limits_every_method_for_a_while(office: Office) -> None:
 
 def test_the_audit_channel_is_lost_and_the_requester_gone(office: Office, request: pytest.FixtureRequest) -> None:
     slack, ana = office.slack, office.ana.slack
-    office.sign_in(office.cleo)
+    office.company.link(office.cleo)
     request_id = office.opened("8s")
     if "http" in request.node.name:
         slack.archive(AUDIT_CHANNEL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.company import COMMAND, LEADS_CHANNEL, Company
-from sandbox.reading import first_url, wait_for, with_button
+from sandbox.reading import wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
 from tests.integration.aws_desk import answer
@@ -58,9 +58,7 @@ def stop_in_the_middle(company: Company, passport: Serving, late: Late, database
     passport.trust()
     ana, ben = company.people["ana"], company.people["ben"]
     for person in (ana, ben):
-        link = person.slack.command(COMMAND, "link").message
-        assert link is not None
-        company.sign_in(person, first_url(link))
+        company.link(person)
     working, decided, kept = ask(company), ask(company), ask(company)
     ben.slack.click(card(company, working), "review.approve")
     assert late.asked.wait(30)

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company
-from sandbox.reading import code_blocks, first_url, wait_for, with_button
+from sandbox.reading import code_blocks, wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
 from sandbox.windows import WindowsHost
@@ -105,9 +105,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
         try:
             passport.trust()
             for person in (made.ana, made.ben):
-                link = person.slack.command(COMMAND, "link").message
-                assert link
-                company.sign_in(person, first_url(link))
+                company.link(person)
             yield made
         finally:
             made.close()

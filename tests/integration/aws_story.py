@@ -294,3 +294,37 @@ class Story(World):
     def _events(self, request: AccessRequest) -> list[AuditEvent]:
         with self.store.unit_of_work() as uow:
             return list(uow.audit.of(request.id))
+
+
+Act = Callable[[Story, Server], object]
+NOT_RENEWED = "My AWS sign-in for home eu-west-1 has run out, and a new one is refused, too. An admin must mend that."
+
+
+def heal(story: Story, _: Server) -> None:
+    """End every fault of AWS's."""
+    story.double.faults.clear()
+
+
+# After a command was sent: how the trouble begins and ends, and what is said of it; in both directions the same.
+POLL_TROUBLES: dict[str, tuple[Act, Act, str]] = {
+    "polls get 5xx": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 500),
+        heal,
+        "AWS has trouble of its own in home eu-west-1 (InternalServerError). I try again by myself.",
+    ),
+    "polls are throttled": (
+        lambda story, _: story.double.faults.throttle("ListCommandInvocations"),
+        heal,
+        "AWS asks me to go slower in home eu-west-1. I try again by myself.",
+    ),
+    "polls have no answer": (
+        lambda story, _: story.double.faults.take_then_timeout("ListCommandInvocations", times=None),
+        heal,
+        "AWS does not answer in home eu-west-1. I try again by myself.",
+    ),
+    "polls find credentials run out": (
+        lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
+        heal,
+        NOT_RENEWED,
+    ),
+}

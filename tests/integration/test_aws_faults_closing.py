@@ -1,6 +1,6 @@
 """AWS fails when access ends: nobody is in after the end, the removal is tried until it is proved, and it is said."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,15 +11,13 @@ from provisioning.tunnel_sessions import reason_of
 from sandbox.aws import Server
 from storage.unit_of_work import SqlStore
 from tests.integration.aws_desk import HOME
-from tests.integration.aws_story import HOME_URL, AwsGround, Story, aws_ground
+from tests.integration.aws_story import HOME_URL, NOT_RENEWED, POLL_TROUBLES, Act, AwsGround, Story, aws_ground, heal
 from tests.values import ANA
 
-Act = Callable[[Story, Server], object]
 DENIED = (
     "AWS does not let Passport's role call SendCommand in home eu-west-1. "
     "An admin must allow it: look at the stack of deploy/passport-account.yaml."
 )
-NOT_RENEWED = "My AWS sign-in for home eu-west-1 has run out, and a new one is refused, too. An admin must mend that."
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
 
 
@@ -32,10 +30,6 @@ def ground() -> Iterator[AwsGround]:
 @pytest.fixture
 def story(ground: AwsGround, sqlite_store: SqlStore) -> Story:
     return Story(ground, sqlite_store)
-
-
-def heal(story: Story, _: Server) -> None:
-    story.double.faults.clear()
 
 
 def refuse(code: str) -> Act:
@@ -98,26 +92,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         heal,
         "web-1: The server's answer has a line that is not mine, or was cut.",
     ),
-    "polls get 5xx": (
-        lambda story, _: story.double.faults.fail("ListCommandInvocations", 500),
-        heal,
-        "AWS has trouble of its own in home eu-west-1 (InternalServerError). I try again by myself.",
-    ),
-    "polls are throttled": (
-        lambda story, _: story.double.faults.throttle("ListCommandInvocations"),
-        heal,
-        "AWS asks me to go slower in home eu-west-1. I try again by myself.",
-    ),
-    "polls have no answer": (
-        lambda story, _: story.double.faults.take_then_timeout("ListCommandInvocations", times=None),
-        heal,
-        "AWS does not answer in home eu-west-1. I try again by myself.",
-    ),
-    "polls find credentials run out": (
-        lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
-        heal,
-        NOT_RENEWED,
-    ),
+    **POLL_TROUBLES,
 }
 
 

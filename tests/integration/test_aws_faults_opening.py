@@ -1,22 +1,19 @@
 """AWS fails while servers are being opened: what Ana reads, that it opens when it can, and that nobody else waits."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
 from access.model import EndCause, RequestState
 from access.service.desk import Caller
-from sandbox.aws import Server
 from storage.unit_of_work import SqlStore
 from tests.integration.aws_desk import HOME, OTHER
-from tests.integration.aws_story import AwsGround, Story, aws_ground
+from tests.integration.aws_story import NOT_RENEWED, POLL_TROUBLES, Act, AwsGround, Story, aws_ground, heal
 from tests.values import ANA
 
-Act = Callable[[Story, Server], object]
 SILENT = "web-1 does not answer: its SSM agent did not fetch the command in time."
-NOT_RENEWED = "My AWS sign-in for home eu-west-1 has run out, and a new one is refused, too. An admin must mend that."
 NOTHING_MADE = "Nothing was ever made on web-1."
 
 
@@ -29,10 +26,6 @@ def ground() -> Iterator[AwsGround]:
 @pytest.fixture
 def story(ground: AwsGround, sqlite_store: SqlStore) -> Story:
     return Story(ground, sqlite_store)
-
-
-def heal(story: Story, _: Server) -> None:
-    story.double.faults.clear()
 
 
 def refuse(code: str) -> Act:
@@ -81,26 +74,7 @@ TROUBLES: dict[str, tuple[Act, Act, str]] = {
         heal,
         "web-1: The server's answer was cut: its end is missing.",
     ),
-    "polls get 5xx": (
-        lambda story, _: story.double.faults.fail("ListCommandInvocations", 500),
-        heal,
-        "AWS has trouble of its own in home eu-west-1 (InternalServerError). I try again by myself.",
-    ),
-    "polls are throttled": (
-        lambda story, _: story.double.faults.throttle("ListCommandInvocations"),
-        heal,
-        "AWS asks me to go slower in home eu-west-1. I try again by myself.",
-    ),
-    "polls have no answer": (
-        lambda story, _: story.double.faults.take_then_timeout("ListCommandInvocations", times=None),
-        heal,
-        "AWS does not answer in home eu-west-1. I try again by myself.",
-    ),
-    "polls find credentials run out": (
-        lambda story, _: story.double.faults.fail("ListCommandInvocations", 400, code="ExpiredTokenException"),
-        heal,
-        NOT_RENEWED,
-    ),
+    **POLL_TROUBLES,
 }
 
 

@@ -25,7 +25,7 @@ from handlers.members import Members, StrangerError
 from handlers.patience import READER
 from sandbox.aws import Scripted
 from sandbox.company import COMMAND, LEADS_CHANNEL, Company
-from sandbox.reading import first_url, wait_for, with_button
+from sandbox.reading import wait_for, with_button
 from sandbox.serving import Serving, free_port
 from storage.unit_of_work import SqlStore
 from tests.integration.aws_desk import answer, refuses
@@ -259,9 +259,7 @@ def a_request_from_its_beginning_to_its_end(company: Company, serving: Serving) 
     serving.trust()
     ana, ben = company.people["ana"], company.people["ben"]
     for person in (ana, ben):
-        link = person.slack.command(COMMAND, "link").message
-        assert link is not None
-        company.sign_in(person, first_url(link))
+        company.link(person)
     asked = ana.slack.command(COMMAND, "request web-1 db-2 for 20s because INC-1: disk full").plain
     found = re.search(r"AR-[0-9A-Z]+", asked)
     assert found, asked

@@ -1,6 +1,7 @@
 """Clicks that arrive in another order than they were made in: each is taken for the first time, and late."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -32,15 +33,22 @@ def late(on: Stage, request_id: str) -> tuple[RequestState, list[Kind], list[Ver
     return standing.request.state, on.world.kinds(request_id), [review.verdict for review in standing.reviews]
 
 
+@contextmanager
+def in_reverse(on: Stage) -> Iterator[None]:
+    """What people do meanwhile arrives afterwards, the last of it first."""
+    with on.slack.faults.hold_back() as held:
+        yield
+    for deliver in reversed(held):
+        deliver()
+
+
 def test_deny_that_overtakes_an_earlier_approve_stands(on: Stage) -> None:
     request = on.world.submit()
     card, form = on.card(request.id), on.card(request.id, ids.REVIEW_DENY)
     on.press(form, ids.REVIEW_DENY)
-    with on.slack.faults.hold_back() as held:
+    with in_reverse(on):
         on.press(card, ids.REVIEW_APPROVE, CLEO.user_id)
         on.slack.person(BEN.user_id).submit(values={ids.REASON: "use the replica"})
-    for deliver in reversed(held):
-        deliver()
     assert on.told(CLEO.user_id)[0].startswith("Ben Ito denied this")
     assert late(on, request.id) == (
         RequestState.DENIED,
@@ -53,11 +61,9 @@ def test_deny_that_overtakes_an_earlier_approve_stands(on: Stage) -> None:
 def test_cancel_that_overtakes_an_earlier_approve_stands(on: Stage) -> None:
     request = on.world.submit()
     card, direct = on.card(request.id), on.direct(ids.REQUEST_CANCEL, request.id)
-    with on.slack.faults.hold_back() as held:
+    with in_reverse(on):
         on.press(card, ids.REVIEW_APPROVE)
         on.press(direct, ids.REQUEST_CANCEL, ANA.user_id)
-    for deliver in reversed(held):
-        deliver()
     assert on.told(BEN.user_id)[0].startswith(f"Ana Ruiz cancelled {request.id}")
     assert late(on, request.id) == (RequestState.CANCELLED, [Kind.REQUEST_SUBMITTED, Kind.REQUEST_CANCELLED], [])
 
@@ -65,11 +71,9 @@ def test_cancel_that_overtakes_an_earlier_approve_stands(on: Stage) -> None:
 def test_approve_that_overtakes_an_earlier_cancel_is_told_how_to_end_it(on: Stage) -> None:
     request = on.world.submit()
     card, direct = on.card(request.id), on.direct(ids.REQUEST_CANCEL, request.id)
-    with on.slack.faults.hold_back() as held:
+    with in_reverse(on):
         on.press(direct, ids.REQUEST_CANCEL, ANA.user_id)
         on.press(card, ids.REVIEW_APPROVE)
-    for deliver in reversed(held):
-        deliver()
     assert f"{request.id} is approved already; to end it: /passport done {request.id}" in on.told(ANA.user_id)[0]
     state, kinds, verdicts = late(on, request.id)
     assert (state, verdicts) == (RequestState.ACTIVE, [Verdict.APPROVE])
@@ -79,11 +83,9 @@ def test_approve_that_overtakes_an_earlier_cancel_is_told_how_to_end_it(on: Stag
 def test_done_that_overtakes_the_approve_is_told_how_to_take_it_back(on: Stage) -> None:
     request = on.world.submit()
     card, direct = on.card(request.id), on.direct(ids.REQUEST_COMPLETE, request.id)
-    with on.slack.faults.hold_back() as held:
+    with in_reverse(on):
         on.press(card, ids.REVIEW_APPROVE)
         on.press(direct, ids.REQUEST_COMPLETE, ANA.user_id)
-    for deliver in reversed(held):
-        deliver()
     assert f"{request.id} is not decided yet; to take it back: /passport cancel {request.id}" in on.told(ANA.user_id)[0]
     state, kinds, verdicts = late(on, request.id)
     assert (state, verdicts) == (RequestState.ACTIVE, [Verdict.APPROVE])

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from sandbox.company import COMMAND, LEADS_CHANNEL, Company, Employee
-from sandbox.reading import first_url, wait_for, with_button
+from sandbox.reading import wait_for, with_button
 from sandbox.slack import Message, payloads
 from sandbox.slack.deliveries import Answer, Courier, Delivery, HttpTransport
 from storage.unit_of_work import SqlStore
@@ -193,9 +193,7 @@ class Replicas:
         self.a.start()
         self.a.trust()
         for person in (self.ana, self.ben, self.cleo, self.dan):
-            link = person.slack.command(COMMAND, "link").message
-            assert link is not None
-            assert "You are signed in" in self.company.sign_in(person, first_url(link))
+            self.company.link(person)
         self.b.start()
         self.connect()
         self._take_samples()

@@ -9,9 +9,8 @@ from typing import Self, TypeVar
 
 from access.service.linking import TICKET_LIFETIME
 from bot import wiring
-from sandbox.company import AUDIT_CHANNEL, COMMAND, LEADS_CHANNEL, Company, Employee
+from sandbox.company import AUDIT_CHANNEL, LEADS_CHANNEL, Company, Employee
 from sandbox.idp import IdentityProviderDouble
-from sandbox.reading import first_url
 from sandbox.serving import Serving
 from sandbox.slack import Message, SlackDouble
 from sandbox.slack.deliveries import Delivery
@@ -113,9 +112,7 @@ class Town:
         self.passport.start(seconds=PATIENCE)
         self.passport.trust()
         for person in (self.ana, self.ben):
-            link = person.slack.command(COMMAND, "link").message
-            assert link is not None
-            assert "You are signed in" in self.company.sign_in(person, first_url(link))
+            self.company.link(person)
 
     def let_links_run_out(self) -> None:
         """As if ten minutes had passed: three links that a dying Passport has made and told nobody lock her out."""
