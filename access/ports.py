@@ -24,7 +24,7 @@ from access.model import (
     SlackUser,
     SshKey,
 )
-from access.steps import Step
+from access.steps import Step, Waiting
 
 
 class Clock(Protocol):
@@ -43,6 +43,13 @@ class Route(Protocol):
 
 class Account(Protocol):
     """How the person is known on servers. Both operations answer at once, a step per grant id."""
+
+    def intend(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Waiting]:
+        """What ``provision`` or ``remove``, as the grants' states say, would first have saved; nothing for some.
+
+        It does nothing else, so that it can be saved inside the unit of work that brings the grants so far.
+        """
+        ...
 
     def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
 

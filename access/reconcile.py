@@ -211,7 +211,16 @@ class Reconciler:
                     merged = merge(uow, case.request, merged, axis, step, now)
             grants.append(merged)
         case = settle(uow, replace(case, grants=tuple(grants)), now, before.grants)
-        return moved_by_time(uow, case, now)
+        return self._intended(uow, moved_by_time(uow, case, now), now)
+
+    def _intended(self, uow: UnitOfWork, case: Case, now: datetime) -> Case:
+        """The case with what its account is to do next, which so needs no transaction of its own."""
+        found = self._acting.intend(case)
+        grants = [
+            merge(uow, case.request, grant, "account", found[grant.id], now) if grant.id in found else grant
+            for grant in case.grants
+        ]
+        return replace(case, grants=tuple(grants))
 
     def _start(self, uow: UnitOfWork, case: Case, step: Step, now: datetime) -> Case:
         request = case.request

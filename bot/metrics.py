@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from access.model import AccessRequest, Grant, RequestState
-from access.ports import Clock
+from access.ports import Account, Clock, Route
 from access.steps import Done, Failed, Step, Waiting
 from bot.proxies import WSGI
 from bot.scraping import Asked, Stored
@@ -27,14 +27,6 @@ _ACKS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5)  # Slack waits fo
 _TURNS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60)
 _WAITS = (1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 _PAGES = ("slack", "link", "saml", "workstation", "healthz", "readyz")
-
-
-class Side(Protocol):
-    """A route or an account."""
-
-    def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
-
-    def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]: ...
 
 
 class Metrics:
@@ -82,9 +74,13 @@ class Metrics:
 
         return measured
 
-    def measure_side(self, side: str, name: str, adapter: Side) -> "MeasuredSide":
-        """The same route or account, with its calls timed and its steps counted."""
-        return MeasuredSide(adapter, lambda act: self._watch(side, name, act))
+    def measure_route(self, name: str, route: Route) -> Route:
+        """The same route, with its calls timed and its steps counted."""
+        return _Measured(route, lambda act: self._watch("route", name, act))
+
+    def measure_account(self, name: str, account: Account) -> Account:
+        """The same for an account."""
+        return _MeasuredAccount(account, lambda act: self._watch("account", name, act))
 
     def measure_http(self, app: WSGI) -> WSGI:
         """The same pages, each answer timed; what Slack's endpoint turns away is counted."""
@@ -159,10 +155,10 @@ Answered = Callable[[Mapping[str, Step]], None]
 Watch = Callable[[str], AbstractContextManager[Answered]]
 
 
-class MeasuredSide:
+class _Measured:
     """A route or an account under observation."""
 
-    def __init__(self, adapter: Side, watch: Watch) -> None:
+    def __init__(self, adapter: Route | Account, watch: Watch) -> None:
         self._adapter = adapter
         self._watch = watch
 
@@ -177,6 +173,14 @@ class MeasuredSide:
             steps = self._adapter.remove(request, grants)
             answered(steps)
         return steps
+
+
+class _MeasuredAccount(_Measured):
+    """Intending is no call of it: nothing is asked of anybody."""
+
+    def __init__(self, account: Account, watch: Watch) -> None:
+        super().__init__(account, watch)
+        self.intend = account.intend
 
 
 class CountedRefusals(Refusals):

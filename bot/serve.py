@@ -184,10 +184,8 @@ class Passport:
             self._store,
             policy=desk.policy,
             inventory=self._inventory,
-            routes={RouteName.SESSION_MANAGER: metrics.measure_side("route", RouteName.SESSION_MANAGER, route)},
-            accounts={
-                AccountName.SHORT_LIVED_USER: metrics.measure_side("account", AccountName.SHORT_LIVED_USER, account)
-            },
+            routes={RouteName.SESSION_MANAGER: metrics.measure_route(RouteName.SESSION_MANAGER, route)},
+            accounts={AccountName.SHORT_LIVED_USER: metrics.measure_account(AccountName.SHORT_LIVED_USER, account)},
             clock=wiring.now,
             owner=owner,
             observe=metrics.moved,

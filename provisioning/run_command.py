@@ -15,6 +15,7 @@ from zlib import crc32
 
 from access.model import Grant
 from access.ports import Clock
+from access.steps import Waiting
 from provisioning.aws import Sessions
 from provisioning.aws_errors import AwsError
 from provisioning.command_intent import Batch, FreshIntents, Intent, Order, Outcome
@@ -44,9 +45,11 @@ class RunCommand:
     def run(self, order: Order, grants: Sequence[Grant]) -> dict[str, Outcome]:
         """Bring the order a step further on every grant, by its id.
 
-        A first call only makes intents, to be saved; the next one sends them; those after it ask how it goes.
+        Where there is no intent, it makes one, to be saved; the next call sends it; those after it ask how it goes.
         """
-        outcomes = self._intend(order, [grant for grant in grants if not _intent(order, grant)])
+        outcomes: dict[str, Outcome] = {
+            **self.intend(order.act, [grant for grant in grants if not _intent(order, grant)])
+        }
         batches = self._batches(order, grants)
         sent = [batch for batch in batches if batch.intent.command_id]
         for batch in batches:
@@ -59,18 +62,19 @@ class RunCommand:
             outcomes |= self._poll(batch, pause)
         return outcomes
 
-    def _intend(self, order: Order, grants: Iterable[Grant]) -> dict[str, Outcome]:
-        outcomes: dict[str, Outcome] = {}
+    def intend(self, act: str, grants: Iterable[Grant]) -> dict[str, Waiting]:
+        """What is to be saved before ``run`` sends an order of this act to these grants."""
+        intents: dict[str, Waiting] = {}
         now = self._clock()
         places: dict[tuple[str, str, str], list[Grant]] = defaultdict(list)
         for grant in grants:
             places[grant.server.account, grant.server.region, grant.server.platform].append(grant)
         for together in places.values():
             for start in range(0, len(together), MOST_SERVERS):
-                intent = Intent(act=order.act, token=self._new_token(), made_at=now, at=now)
+                intent = Intent(act=act, token=self._new_token(), made_at=now, at=now)
                 self._fresh.add(intent.token)
-                outcomes |= {grant.id: intent.wait(timedelta()) for grant in together[start : start + MOST_SERVERS]}
-        return outcomes
+                intents |= {grant.id: intent.wait(timedelta()) for grant in together[start : start + MOST_SERVERS]}
+        return intents
 
     def _batches(self, order: Order, grants: Sequence[Grant]) -> list[Batch]:
         """Grants by their command, or by their intent while that has none."""

@@ -28,7 +28,7 @@ from access.service.filing import Submitted
 from access.service.retrying import Retrying
 from access.service.reviewing import Reviewing
 from access.service.submitting import Standing, Submitting, standing
-from access.steps import Done, Step
+from access.steps import Done, Step, Waiting
 from provisioning.ssh_ca import SshCertificateAuthority
 from tests.authorities import put_on_record
 from tests.values import ANA, BEN, FakeClock, a_person, a_policy, a_server
@@ -72,6 +72,7 @@ class ScriptedSide:
 
     on_provision: Answer = done
     on_remove: Answer = done
+    on_intend: Callable[[Grant], Waiting | None] = lambda _: None
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
@@ -79,6 +80,9 @@ class ScriptedSide:
 
     def remove(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         return self._answer("remove", self.on_remove, request, grants)
+
+    def intend(self, _: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Waiting]:
+        return {grant.id: intent for grant in grants if (intent := self.on_intend(grant))}
 
     def _answer(self, verb: str, answer: Answer, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         self.asked += [(verb, grant.id) for grant in grants]

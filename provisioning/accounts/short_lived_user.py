@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from access.authorities import Trust
 from access.errors import UnavailableError
-from access.model import AccessRequest, Grant, Rights
+from access.model import AccessRequest, Grant, GrantState, Rights
 from access.ports import Clock
 from access.steps import Failed, Step, Waiting
 from provisioning.accounts.answers import (
@@ -63,6 +63,18 @@ class ShortLivedUser:
             WINDOWS: windows_documents(prefix),
             "linux": linux_documents(prefix),
         }
+
+    def intend(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Waiting]:
+        """The commands to be sent; none to make a user on Windows, for which a key has to be sealed first."""
+        if request.expires_at is None:
+            return {}
+        making = [g for g in grants if g.state is GrantState.PROVISIONING and g.server.platform != WINDOWS]
+        removing = [g for g in grants if g.state is GrantState.REMOVING and NEVER_SENT not in g.details]
+        intents: dict[str, Waiting] = {}
+        for act, these in (("create", making), ("remove", removing)):
+            for together in _alike(these).values():
+                intents |= self._run_command.intend(act, together)
+        return intents
 
     def provision(self, request: AccessRequest, grants: Sequence[Grant]) -> Mapping[str, Step]:
         """Make the user; ``Done`` has user, uid, port; and host_keys (``type base64``, a line each) and authorities,
@@ -132,13 +144,9 @@ class ShortLivedUser:
         parameters: Mapping[str, str],
         keys: Mapping[str, str] | None = None,
     ) -> list[Pair]:
-        """The outcome for every grant; servers of a kind that were asked for equally often share their commands."""
-        alike: dict[tuple[str, str], list[Grant]] = defaultdict(list)
-        for grant in grants:
-            kind = WINDOWS if grant.server.platform == WINDOWS else "linux"
-            alike[kind, grant.details.get("attempt", "1")].append(grant)
+        """The outcome for every grant."""
         pairs: list[Pair] = []
-        for (kind, attempt), together in alike.items():
+        for (kind, attempt), together in _alike(grants).items():
             (document,) = (each for each in self._documents[kind] if each.action == act)
             given = {"RequestId": request.id, "UserName": request.user_name, "Attempt": attempt, **parameters}
             order = Order(
@@ -190,6 +198,15 @@ class ShortLivedUser:
         except AwsError:
             return {}
         return {instance_id: found.get(instance_id) for instance_id in on_ec2}
+
+
+def _alike(grants: Sequence[Grant]) -> Mapping[tuple[str, str], Sequence[Grant]]:
+    """By kind and attempt: servers of a kind that were asked for equally often share their commands."""
+    alike: dict[tuple[str, str], list[Grant]] = defaultdict(list)
+    for grant in grants:
+        kind = WINDOWS if grant.server.platform == WINDOWS else "linux"
+        alike[kind, grant.details.get("attempt", "1")].append(grant)
+    return alike
 
 
 def _sudo(rights: Rights) -> str:

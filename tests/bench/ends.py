@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from access.model import AccessRequest, Grant
-from access.steps import Step
 from bot import wiring
 from tests.bench import ends_over_http
 from tests.bench.crowd import gather, gather_ends
 from tests.bench.figures import Figure, at_most, percentile, told
 from tests.bench.ground import ENGINES, Ground
-from tests.bench.office import Office, in_rounds, is_sending, settle_in
+from tests.bench.office import Office, Rounds, settle_in
 from tests.values import a_server
-from tests.world import ScriptedSide
 
 ENDS = 1000
 PASSES = 500
@@ -52,15 +50,13 @@ def _lateness(url: str, count: int) -> tuple[list[float], float]:
     late: dict[str, float] = {}
     everyone = threading.Event()
 
-    def remove(request: AccessRequest, grant: Grant) -> Step:
+    def sent(request: AccessRequest, grant: Grant) -> None:
         assert request.expires_at
-        if is_sending(grant):
-            late.setdefault(grant.id, (wiring.now() - request.expires_at).total_seconds())
+        late.setdefault(grant.id, (wiring.now() - request.expires_at).total_seconds())
         if len(late) == count:
             everyone.set()
-        return in_rounds(request, grant)
 
-    office = Office(url, owner="bench", noticed=lambda _: None, account=ScriptedSide(on_remove=remove))
+    office = Office(url, owner="bench", noticed=lambda _: None, account=Rounds(sent))
     begins = wiring.now() + _SOON
     gather_ends(office.store, [a_server()], count, begins=begins)
     office.turns.loop.start()

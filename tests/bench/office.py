@@ -28,18 +28,28 @@ from tests.values import ANA, BEN, a_person, a_policy, a_server
 from tests.world import FixedInventory, ScriptedSide
 
 Noticed = Callable[[AccessRequest], None]
-_NEXT = {"": "intended", "intended": "sent"}
 
 
-def in_rounds(_: AccessRequest, grant: Grant) -> Step:
+class Rounds(ScriptedSide):
     """As Run Command goes: an intent that is saved, the command sent, a look that finds it done."""
-    follows = _NEXT.get(grant.account.handle.get("at", ""))
-    return Waiting(handle={"at": follows}, retry_in=timedelta()) if follows else Done()
+
+    def __init__(self, sent: Callable[[AccessRequest, Grant], None] = lambda _request, _grant: None) -> None:
+        super().__init__(self._round, self._round, on_intend=lambda _: _at("intended"))
+        self._sent = sent
+
+    def _round(self, request: AccessRequest, grant: Grant) -> Step:
+        match grant.account.handle.get("at"):
+            case None:
+                return _at("intended")
+            case "intended":
+                self._sent(request, grant)
+                return _at("sent")
+            case _:
+                return Done()
 
 
-def is_sending(grant: Grant) -> bool:
-    """Whether this round is the one in which the command is sent."""
-    return grant.account.handle.get("at") == "intended"
+def _at(round_: str) -> Waiting:
+    return Waiting(handle={"at": round_}, retry_in=timedelta())
 
 
 class Office:
@@ -65,7 +75,7 @@ class Office:
             policy=desk.policy,
             inventory=inventory,
             routes={RouteName.SESSION_MANAGER: ScriptedSide()},
-            accounts={AccountName.SHORT_LIVED_USER: account or ScriptedSide(in_rounds, in_rounds)},
+            accounts={AccountName.SHORT_LIVED_USER: account or Rounds()},
             clock=wiring.now,
             owner=owner,
             observe=lambda _, recorded: noticed(recorded),

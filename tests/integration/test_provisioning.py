@@ -10,10 +10,10 @@ import pytest
 
 from access.authorities import Trust
 from access.errors import UnavailableError
-from access.model import Grant, Rights
+from access.model import Grant, GrantState, Rights
 from access.model import Server as Asked
 from access.steps import Done, Failed, Step
-from provisioning.accounts.short_lived_user import ShortLivedUser
+from provisioning.accounts.short_lived_user import NEVER_SENT, ShortLivedUser
 from provisioning.aws import Sessions
 from provisioning.run_command import RunCommand
 from provisioning.ssh_ca import SshCertificateAuthority
@@ -29,6 +29,7 @@ from tests.integration.aws_desk import (
     aws_desk,
     frame,
     grants_of,
+    keep,
     on,
     refuses,
     removing,
@@ -301,6 +302,35 @@ def test_a_terminated_server_is_a_removed_one(desk: AwsDesk) -> None:
         }
     )
     assert isinstance(steps["AR-7F3K.2"], Done)
+
+
+def test_what_was_intended_in_time_is_sent_by_the_first_call_a_command_for_each_attempt(desk: AwsDesk) -> None:
+    account, (first, again) = desk.account(), (grants_of(desk.servers(2)), grants_of(desk.servers(1), attempt="2"))
+    grants = [*first, replace(again[0], id="AR-7F3K.3")]
+    intents = account.intend(desk.request, grants)
+    assert desk.double.calls == []
+    desk.kept(on(desk.request, account.provision), [keep(grant, intents[grant.id]) for grant in grants])
+    assert [len(command.instance_ids) for command in desk.double.commands] == [2, 1]
+    assert [command.parameters["Attempt"] for command in desk.double.commands] == [["1"], ["2"]]
+    assert not desk.calls("ListCommands")
+
+
+def test_a_removal_that_was_intended_in_time_is_sent_by_the_first_call(desk: AwsDesk) -> None:
+    account, grants = desk.account(), removing(grants_of(desk.servers(1)))
+    intents = account.intend(desk.request, grants)
+    desk.kept(on(desk.request, account.remove), [keep(grants[0], intents[grants[0].id])])
+    assert [command.document for command in desk.double.commands] == ["Passport-RemoveUser"]
+
+
+def test_nothing_is_intended_where_nothing_will_be_sent(desk: AwsDesk) -> None:
+    """Before the start, on Windows before its key is sealed, and where AWS refused the only command."""
+    account, grants = desk.account(), grants_of(desk.servers(1))
+    assert account.intend(replace(desk.request, expires_at=None), grants) == {}
+    windows = replace(grants[0], server=replace(grants[0].server, platform="windows"))
+    assert account.intend(desk.request, [windows]) == {}
+    assert account.intend(desk.request, removing([replace(grants[0], details={NEVER_SENT: "yes"})])) == {}
+    assert account.intend(desk.request, removing([windows])) != {}
+    assert account.intend(desk.request, [replace(grants[0], state=GrantState.ACTIVE)]) == {}
 
 
 def unknown_grant(account: str) -> Grant:

@@ -143,6 +143,48 @@ def test_a_handle_is_saved_before_it_is_used(world: World) -> None:
     assert standing.grants[0].details["uid"] == "200001"
 
 
+def test_what_an_account_intends_is_saved_with_the_start_and_with_the_end(world: World) -> None:
+    saved = []
+
+    def act(request: AccessRequest, grant: Grant) -> Step:
+        standing = world.standing(request.id)
+        saved.append((standing.request.state, grant.account.handle, standing.grants[0].account.handle))
+        return Done()
+
+    world.account.on_intend = lambda grant: Waiting(handle={"for": grant.state.value}, retry_in=timedelta())
+    world.account.on_provision = world.account.on_remove = act
+    request = a_running_request(world)
+    world.clock.forward(minutes=60)
+    world.reconcile()
+    making, ending = {"for": "provisioning"}, {"for": "removing"}
+    assert saved == [(RequestState.APPROVED, making, making), (RequestState.ENDING, ending, ending)]
+    assert world.standing(request.id).request.state is RequestState.ENDED
+
+
+def test_what_is_under_way_is_not_intended_again(world: World) -> None:
+    intended = []
+
+    def intend(grant: Grant) -> Waiting:
+        intended.append(grant.id)
+        return Waiting(handle={"intent": "first"}, retry_in=timedelta())
+
+    world.account.on_intend = intend
+    world.account.on_provision = lambda *_: Waiting(handle={"command": "sent"}, retry_in=timedelta(seconds=5))
+    request = a_running_request(world)
+    world.clock.forward(seconds=5)
+    world.reconcile()
+    assert intended == [f"{request.id}.1"]
+    assert world.standing(request.id).grants[0].account.handle == {"command": "sent"}
+
+
+def test_an_account_that_cannot_intend_begins_all_the_same(world: World) -> None:
+    def broken(_: Grant) -> Waiting:
+        raise RuntimeError("no intent today")
+
+    world.account.on_intend = broken
+    assert a_running_request(world).state is RequestState.ACTIVE
+
+
 def test_one_server_that_fails_does_not_fail_the_others_and_is_cleaned_up(world: World) -> None:
     broken = "web-1 has an account of this name already."
     world.account.on_provision = lambda _, grant: (

@@ -169,12 +169,14 @@ def test_throttling_without_end_is_left_to_the_reconciler_with_a_sentence(desk: 
 
 
 def test_an_expired_token_is_renewed_and_the_command_goes_on(desk: AwsDesk) -> None:
-    desk.double.faults.fail("SendCommand", 400, code="ExpiredTokenException", times=1)
     step, grants = Runner(desk.run_command()), grants_of(desk.servers(1, account=OTHER))
+    desk.drive(step, grants)  # with a token that is good
+    desk.double.faults.fail("SendCommand", 400, code="ExpiredTokenException", times=1)
     desk.double.calls.clear()
     ends = desk.drive(step, grants)
     assert isinstance(ends["AR-7F3K.1"], Answered)
-    assert len(desk.double.commands) == 1
+    assert len(desk.calls("SendCommand")) == 2
+    assert len(desk.double.commands) == 2
     assert [call.operation for call in desk.double.calls].count("AssumeRole") == 1
 
 
