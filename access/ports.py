@@ -183,15 +183,17 @@ class OpenTunnels(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
-    """Who may work on a request, until when, and its revision: while all three are as they were, so is the request.
+class Leased:
+    """A request as it is to be saved by who has worked on it under a lease.
 
-    For whoever changes a request or its grants without its lease counts the revision up.
+    While lease and revision are as they were, so are the request and its grants: whoever changes one of them without
+    the lease counts the revision up.
     """
 
-    owner: str | None
-    until: datetime | None
-    revision: int
+    request: AccessRequest
+    until: datetime  # the lease
+    revision: int  # that it had
+    is_finished: bool  # whether the lease ends with that
 
 
 class Requests(Protocol):
@@ -211,15 +213,15 @@ class Requests(Protocol):
         """Each of these requests, in their order, their rows locked if asked; raises NotFoundError."""
         ...
 
-    def lock_all(self, request_ids: Sequence[str]) -> Mapping[str, Lease]:
-        """Lock the rows of these requests until the end of the unit of work; whose they are, and how far, by id."""
-        ...
-
     def save(self, request: AccessRequest) -> None:
         """How it stands; who asked for what, and by which terms, is never written again."""
         ...
 
     def save_all(self, requests: Sequence[AccessRequest]) -> None: ...
+
+    def save_leased(self, leased: Sequence[Leased], *, owner: str) -> bool:
+        """Save what nobody else has changed or leased meanwhile; False if somebody has: do not commit then."""
+        ...
 
     def find(
         self, *, person_id: str | None = None, states: Sequence[RequestState] = (), limit: int = 50

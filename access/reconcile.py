@@ -1,8 +1,9 @@
 """The loop that makes the world agree with the database. Only this changes servers.
 
-A piece of work is a few short transactions around its acts: claim and see; act outside of any; then reload under the
-rows' locks, merge and record, with what time has moved. A process that dies between any two lines resumes from what is
-saved. Many requests that are due together share their transactions, in which most of the time would go.
+A piece of work is a few short transactions around its acts: claim and see; act outside of any; then merge and record,
+with what time has moved, if nobody has changed it meanwhile, else once more with what is read again under lock. A
+process that dies between any two lines resumes from what is saved. Many requests that are due together share their
+transactions, in which most of the time would go.
 """
 
 import logging
@@ -16,8 +17,19 @@ from access.audit import Kind
 from access.errors import PassportError, UnavailableError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName
 from access.policy import Policy
-from access.ports import Account, Clock, Inventory, Lease, Route, Store, UnitOfWork
-from access.recording import Case, backoff, ending, event, merge, moved_by_time, save_changes, settle, with_problem
+from access.ports import Account, Clock, Inventory, Leased, Route, Store, UnitOfWork
+from access.recording import (
+    Case,
+    backoff,
+    ending,
+    event,
+    merge,
+    moved_by_time,
+    save_changes,
+    save_grants,
+    settle,
+    with_problem,
+)
 from access.steps import Done, Failed, Step
 
 _log = logging.getLogger(__name__)
@@ -153,18 +165,6 @@ class Reconciler:
         except (PassportError, TypeError, ValueError):  # not what breaks the transaction: the leases are to be kept
             return []
 
-    def _current(self, uow: UnitOfWork, seen: Sequence[Case], held: Held) -> list[Case]:
-        """The cases as they are now, locked: as they were seen, unless somebody has changed them or taken the lease."""
-        leases = uow.requests.lock_all([case.request.id for case in seen])
-        anew = [
-            case.request.id
-            for case in seen
-            if leases.get(case.request.id)
-            != Lease(owner=self._owner, until=held[case.request.id], revision=case.request.revision)
-        ]
-        loaded = {case.request.id: case for case in self._load(uow, anew, lock=True)} if anew else {}
-        return [loaded.get(case.request.id, case) for case in seen]
-
     def _load(self, uow: UnitOfWork, request_ids: Iterable[str], *, lock: bool = False) -> list[Case]:
         requests = uow.requests.get_all(list(request_ids), lock=lock)
         grants = uow.grants.of_all([request.id for request in requests])
@@ -183,20 +183,49 @@ class Reconciler:
     def _record(self, acted: Sequence[tuple[Case, Acted]], held: Held) -> list[Case]:
         """Record a round and end the leases of what is done with; the cases of which another can follow at once."""
         now = self._clock()
+        recorded = self._record_as_seen(acted, held, now) or self._record_anew(acted, now)
+        for (before, _), case in zip(acted, recorded, strict=True):
+            self._observe(before.request, case.request)
+            if not _is_due(case, now):
+                del held[case.request.id]
+        return [case for case in recorded if case.request.id in held]
+
+    def _record_as_seen(self, acted: Sequence[tuple[Case, Acted]], held: Held, now: datetime) -> list[Case]:
+        """Record what is still as it was seen, reading and locking nothing; nothing, if somebody has changed it."""
+        seen = [case for case, _ in acted]
         with self._store.unit_of_work() as uow:
-            current = self._current(uow, [case for case, _ in acted], held)
-            recorded = [
-                self._after(uow, case, before, found, now) for case, (before, found) in zip(current, acted, strict=True)
+            recorded = self._after_all(uow, seen, acted, now)
+            leased = [
+                Leased(
+                    request=after.request,
+                    until=until,
+                    revision=before.request.revision,
+                    is_finished=not _is_due(after, now),
+                )
+                for before, after in zip(seen, recorded, strict=True)
+                if (until := held[before.request.id])
             ]
+            if len(leased) < len(seen) or not uow.requests.save_leased(leased, owner=self._owner):
+                return []
+            save_grants(uow, seen, recorded)
+            uow.commit()
+        return recorded
+
+    def _record_anew(self, acted: Sequence[tuple[Case, Acted]], now: datetime) -> list[Case]:
+        """The same with what is read again, under lock."""
+        with self._store.unit_of_work() as uow:
+            current = self._load(uow, [case.request.id for case, _ in acted], lock=True)
+            recorded = self._after_all(uow, current, acted, now)
             save_changes(uow, current, recorded)
             finished = [case.request.id for case in recorded if not _is_due(case, now)]
             uow.requests.release(*finished, owner=self._owner)
             uow.commit()
-        for request_id in finished:
-            del held[request_id]
-        for (before, _), case in zip(acted, recorded, strict=True):
-            self._observe(before.request, case.request)
-        return [case for case in recorded if case.request.id in held]
+        return recorded
+
+    def _after_all(
+        self, uow: UnitOfWork, cases: Sequence[Case], acted: Sequence[tuple[Case, Acted]], now: datetime
+    ) -> list[Case]:
+        return [self._after(uow, case, before, found, now) for case, (before, found) in zip(cases, acted, strict=True)]
 
     def _after(self, uow: UnitOfWork, case: Case, before: Case, found: Acted, now: datetime) -> Case:
         """The case after what its acts found, and after what time has moved."""

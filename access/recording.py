@@ -78,6 +78,12 @@ def save_changes(uow: UnitOfWork, before: Sequence[Case], now: Sequence[Case]) -
     """Save what differs, of many cases in few statements."""
     pairs = list(zip(before, now, strict=True))
     uow.requests.save_all([new.request for old, new in pairs if new.request != old.request])
+    save_grants(uow, before, now)
+
+
+def save_grants(uow: UnitOfWork, before: Sequence[Case], now: Sequence[Case]) -> None:
+    """Save the grants that differ."""
+    pairs = zip(before, now, strict=True)
     uow.grants.save_all(
         [new for was, is_ in pairs for old, new in zip(was.grants, is_.grants, strict=True) if new != old]
     )

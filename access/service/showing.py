@@ -91,7 +91,7 @@ class Showing:
             found.key,
             serial=uow.requests.next_serial(),
             now=now,
-            valid_before=found.request.expires_at or now,  # open_grants has seen to it
+            valid_before=found.request.expires_at or now,  # check_active has seen to it
         )
 
     def _open(self, uow: UnitOfWork, caller: Caller, request_id: str) -> tuple[Person, Credentials]:
@@ -103,7 +103,8 @@ class Showing:
         if person.id != request.person_id:  # an email may have passed to somebody else: it opens nothing
             event = by_person(Kind.REFUSED, person, at=now, request_id=request_id, details={"act": "credentials"})
             self._desk.refuse(uow, event, f"{request_id} is {request.person_name}'s; its credentials are theirs alone.")
-        opened = open_grants(uow, request, now)
+        check_active(request, now)
+        opened = open_grants(uow, request)
         grants = [grant for grant in opened if not grant.server.is_windows]
         keys = uow.people.keys_of(person.id)
         if grants and not keys:
@@ -117,8 +118,9 @@ class Showing:
         found, now = wish.found, self._desk.clock()
         with self._desk.store.unit_of_work() as uow:
             request = uow.requests.get(found.request.id, lock=True)
-            still_open = {grant.id for grant in open_grants(uow, request, now)}
-            asked = [grant for grant in found.desktops if with_passwords and grant.id in still_open]
+            check_active(request, now)
+            still_open = {grant.id for grant in open_grants(uow, request)} if with_passwords else set()
+            asked = [grant for grant in found.desktops if grant.id in still_open]
             passwords = _passwords(uow, asked)
             details = _seen(asked, passwords)
             if wish.wanted and found.key:
@@ -150,10 +152,14 @@ def _seen(grants: Sequence[Grant], passwords: Mapping[str, str]) -> dict[str, st
     return {"passwords": " ".join(ids)} if ids else {}
 
 
-def open_grants(uow: UnitOfWork, request: AccessRequest, now: datetime) -> Sequence[Grant]:
-    """What the request has open; raises AlreadyDecidedError, and NotFoundError where nothing is."""
+def check_active(request: AccessRequest, now: datetime) -> None:
+    """Raises AlreadyDecidedError if nothing of the request may be open now."""
     if request.state is not RequestState.ACTIVE or request.expires_at is None or request.expires_at <= now:
         raise AlreadyDecidedError(f"{request.id} is not active. Ask anew: /passport request")
+
+
+def open_grants(uow: UnitOfWork, request: AccessRequest) -> Sequence[Grant]:
+    """What the request has open; raises NotFoundError where nothing is."""
     grants = [grant for grant in uow.grants.of(request.id) if grant.state is GrantState.ACTIVE]
     if not grants:
         raise NotFoundError(f"No server of {request.id} is open now. I tell you when one is.")

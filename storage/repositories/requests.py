@@ -1,7 +1,7 @@
 """Access requests: what was asked, the leases of the reconciler, the serials of certificates."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Integer, Row, Update, bindparam, case, func, 
 
 from access.errors import NotFoundError
 from access.model import AccessRequest, AccountName, EndCause, RequestState, RouteName, SlackUser
-from access.ports import Lease
+from access.ports import Leased
 from storage.errors import UnreadableError
 from storage.repositories.shapes import server_from_json, server_to_json, terms_from_json, terms_to_json, understood
 from storage.repositories.statements import add_new, insert_new, one_or_all
@@ -49,13 +49,12 @@ _GET = select(table).where(table.c.id == bindparam("row"))
 _GET_LOCKED = _GET.with_for_update()
 _GET_ALL = select(table).where(table.c.id.in_(bindparam("rows", expanding=True))).order_by(table.c.id)
 _GET_ALL_LOCKED = _GET_ALL.with_for_update()  # in the order of their ids: nobody waits for each other in a circle
-_LOCK_ALL = (
-    select(table.c.id, table.c.lease_owner, table.c.lease_until, table.c.revision)
-    .where(table.c.id.in_(bindparam("rows", expanding=True)))
-    .order_by(table.c.id)
-    .with_for_update()
-)
 _SAVE = update(table).where(table.c.id == bindparam("row"))
+_SAVE_LEASED = _SAVE.where(
+    table.c.lease_owner == bindparam("owner"),
+    table.c.lease_until == bindparam("until"),
+    table.c.revision == bindparam("seen_revision"),
+)
 _CLAIM = {only: _claim(removals_only=only) for only in (False, True)}
 _RELEASE = (
     update(table)
@@ -110,10 +109,6 @@ class SqlRequests:
             raise NotFoundError(f"There is no request {' or '.join(missing)}.")
         return [found[request_id] for request_id in request_ids]
 
-    def lock_all(self, request_ids: Sequence[str]) -> Mapping[str, Lease]:
-        rows = self._connection.execute(_LOCK_ALL, {"rows": list(request_ids)})
-        return {row.id: Lease(owner=row.lease_owner, until=row.lease_until, revision=row.revision) for row in rows}
-
     def save(self, request: AccessRequest) -> None:
         self.save_all([request])
 
@@ -122,6 +117,22 @@ class SqlRequests:
         rows = [{"row": request.id, **_standing_to_row(request)} for request in requests]
         if rows and self._connection.execute(_SAVE, one_or_all(rows)).rowcount != len(rows):
             raise NotFoundError(f"There is no request {' or '.join(request.id for request in requests)}.")
+
+    def save_leased(self, leased: Sequence[Leased], *, owner: str) -> bool:
+        self._note_due([each.request for each in leased])
+        rows = [
+            {
+                "row": each.request.id,
+                "owner": owner,
+                "until": each.until,
+                "seen_revision": each.revision,
+                "lease_owner": None if each.is_finished else owner,
+                "lease_until": None if each.is_finished else each.until,
+                **_standing_to_row(each.request),
+            }
+            for each in sorted(leased, key=lambda each: each.request.id)  # see _GET_ALL_LOCKED
+        ]
+        return self._connection.execute(_SAVE_LEASED, one_or_all(rows)).rowcount == len(rows)
 
     def find(
         self, *, person_id: str | None = None, states: Sequence[RequestState] = (), limit: int = 50

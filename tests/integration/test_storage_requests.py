@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, String, cast, event, insert, literal, select,
 
 from access.errors import NotFoundError
 from access.model import AccessRequest, EndCause, RequestState, Rights, Terms
-from access.ports import Lease
+from access.ports import Leased
 from storage import rows
 from storage.repositories.shapes import terms_from_json
 from storage.unit_of_work import SqlStore
@@ -158,15 +158,38 @@ def test_a_lease_holds_until_it_runs_out_or_is_given_back(store: SqlStore) -> No
     assert claim(store, owner="two", now=MINUTE) == ["AR-0001", "AR-0002"]
 
 
-def test_a_locked_row_says_whose_it_is_until_when_and_how_far(store: SqlStore) -> None:
+def leased(number: int, *, until: datetime = NOW + MINUTE, revision: int = 1, is_finished: bool = False) -> Leased:
+    later = due_request(number, problem="It takes long.", revision=2)
+    return Leased(request=later, until=until, revision=revision, is_finished=is_finished)
+
+
+def test_who_has_the_lease_saves_what_is_as_it_was_and_keeps_or_ends_the_lease(store: SqlStore) -> None:
     fill(store, due_request(1), due_request(2))
-    claim(store, owner="one", limit=1)
+    claim(store, owner="one")
     with store.unit_of_work() as work:
-        leases = work.requests.lock_all(["AR-0002", "AR-0001", "AR-0009"])
-    assert leases == {
-        "AR-0001": Lease(owner="one", until=NOW + MINUTE, revision=1),
-        "AR-0002": Lease(owner=None, until=None, revision=1),
-    }
+        assert work.requests.save_leased([leased(2, is_finished=True), leased(1)], owner="one")
+        work.commit()
+    with store.unit_of_work() as work:
+        assert [request.problem for request in work.requests.get_all(["AR-0001", "AR-0002"])] == ["It takes long."] * 2
+    assert claim(store, owner="two") == ["AR-0002"]
+
+
+@pytest.mark.parametrize(
+    ("other", "owner"),
+    [
+        (leased(2), "two"),
+        (leased(2, until=NOW + 2 * MINUTE), "one"),
+        (leased(2, revision=3), "one"),
+        (leased(9), "one"),
+    ],
+)
+def test_what_somebody_has_changed_or_leased_meanwhile_is_not_saved(store: SqlStore, other: Leased, owner: str) -> None:
+    fill(store, due_request(1), due_request(2))
+    claim(store, owner="one")
+    with store.unit_of_work() as work:
+        assert not work.requests.save_leased([leased(1), other], owner=owner)
+    with store.unit_of_work() as work:
+        assert {request.problem for request in work.requests.get_all(["AR-0001", "AR-0002"])} == {""}
 
 
 def test_at_its_start_an_instance_gives_back_its_own_leases_only(store: SqlStore) -> None:
