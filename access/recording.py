@@ -123,7 +123,8 @@ def _finish(uow: UnitOfWork, grant: Grant, axis: str, step: Done, now: datetime)
     if grant.state is GrantState.PROVISIONING:
         uow.record(_grant_event(Kind.GRANT_ACTIVE, grant, now, _told(grant.details)))
         return lifecycle.move_grant(grant, GrantState.ACTIVE)
-    uow.passwords.destroy(grant.id)
+    if grant.server.is_windows:
+        uow.passwords.destroy(grant.id)
     uow.record(_grant_event(Kind.GRANT_REMOVED, grant, now, grant.proof))
     return lifecycle.move_grant(grant, GrantState.REMOVED)
 

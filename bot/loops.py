@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import ParamSpec, Protocol, TypeVar
 
 from access.errors import UnavailableError
+from access.model import AccessRequest, RequestState
 from access.ports import Clock
 from access.reconcile import Reconciler
 
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does not wake this one
 AFTER_TROUBLE = timedelta(seconds=2)
 REST = timedelta(milliseconds=20)  # of the reconciler, which commits wake
+SOON = timedelta(milliseconds=50)  # to look again after work was handed out, unless its end wakes the loop before
 MOST_TOGETHER = 16  # requests in one thread's piece of work: they share its transactions
 
 P = ParamSpec("P")
@@ -105,36 +107,42 @@ class ReconcilerTurns:
         self._lock = threading.Lock()
         self._busy = 0
         self._told = threading.Event()  # by a commit: something is due for certain
+        self._told_of_ends = threading.Event()
         self._work = measure("work", reconciler.work)
         self.loop = Loop("reconciler", measure("reconciler", self.turn), rest=REST)
 
     def turn(self) -> timedelta | None:
         """Hand out what is due; the delay until there may be more."""
-        if self._told.is_set():
-            self._told.clear()
+        was_told, may_end = self._told.is_set(), True
+        self._told.clear()
+        if was_told:
+            may_end = self._told_of_ends.is_set()
+            self._told_of_ends.clear()
         else:
             delay = self._delay()
             if delay is None or delay > timedelta():  # a look is cheaper than two claims that find nothing
                 return delay
-        self._hand_out(self._free(0), removals_only=True)
-        self._hand_out(self._free(self._kept), removals_only=False)
-        if self._free(self._kept) <= 0:  # a thread that gets free wakes the loop
+        handed_out = self._hand_out(self._free(0), removals_only=True) if may_end else 0
+        handed_out += self._hand_out(self._free(self._kept), removals_only=False)
+        if self._free(0) <= 0:  # a thread that gets free wakes the loop
             return IDLE
-        return self._delay()
+        return SOON if handed_out or self._free(self._kept) <= 0 else self._delay()
 
     def _delay(self) -> timedelta | None:
         """Until something is due; None when nothing ever will be."""
         next_due = self._reconciler.next_due_at()
         return None if next_due is None else max(next_due - self._clock(), timedelta())
 
-    def wake_if_due(self, at: datetime | None) -> None:
-        """After a commit: look for what is due at this instant, unless the next look comes before it anyway."""
+    def wake_if_due(self, saved: Sequence[AccessRequest]) -> None:
+        """After a commit: look for what of this is due, unless the next look comes before it anyway."""
         now = self._clock()
-        if at is None or at > now + IDLE:
-            return
-        if at <= now:
+        due = [request for request in saved if request.due_at and request.due_at <= now + IDLE]
+        if any(request.due_at <= now for request in due if request.due_at):
+            if any(request.state is RequestState.ENDING for request in due):
+                self._told_of_ends.set()
             self._told.set()
-        self.loop.wake()
+        if due:
+            self.loop.wake()
 
     def stop(self) -> None:
         """Finish what is under way; nothing new begins."""
@@ -145,15 +153,19 @@ class ReconcilerTurns:
         with self._lock:
             return self._threads - kept - self._busy
 
-    def _hand_out(self, free: int, *, removals_only: bool) -> None:
-        """A pile for each free thread: of one request usually, of several when more are due than threads are free."""
+    def _hand_out(self, free: int, *, removals_only: bool) -> int:
+        """A pile for each free thread: of one request usually, of several when more are due than threads are free.
+
+        Says how many requests that were.
+        """
         if free <= 0:
-            return
+            return 0
         claimed = self._reconciler.claim(free * MOST_TOGETHER, removals_only=removals_only)
         for pile in filter(None, (claimed[first::free] for first in range(free))):
             with self._lock:
                 self._busy += 1
             self._pool.submit(self._work, *pile).add_done_callback(self._done)
+        return len(claimed)
 
     def _done(self, future: "Future[None]") -> None:
         with self._lock:

@@ -1,9 +1,8 @@
 """Transactions: ``SqlStore`` hands out units of work, ``SqlUnitOfWork`` is one."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +10,7 @@ from sqlalchemy import Connection, Engine, exc
 
 from access.audit import Event
 from access.errors import UnavailableError
+from access.model import AccessRequest
 from access.ports import (
     AuditLog,
     Authorities,
@@ -41,7 +41,7 @@ from storage.sealing import Sealer
 NO_ANSWER = "The database does not answer; nothing was changed. Try again in a minute."
 NO_ANSWER_TO_COMMIT = "The database stopped answering while this was saved. See whether it counts, then try again."
 AT_ONCE = "Somebody else changed the same thing at this moment; nothing was changed. Try again."
-CommitListener = Callable[[datetime | None], None]
+CommitListener = Callable[[Sequence[AccessRequest]], None]
 _WAIT_FOR_WRITERS = 10.0  # seconds
 _TAKEN = frozenset({"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 _OUR_FAULT = frozenset({"SQLITE_ERROR", "SQLITE_READONLY"})  # a missing table, a write in a read-only unit of work
@@ -80,8 +80,8 @@ class SqlStore:
     def on_commit(self, listener: CommitListener) -> None:
         """Call the listener after every commit that recorded events; it must be quick and not raise.
 
-        It is told when the first of the requests that were saved is due, None where none ever is. A commit that
-        recorded none (a lease, say) is told to nobody: the reconciler would wake itself for ever.
+        It is told which requests were saved, but for those whose lease goes on. A commit that recorded none (a lease,
+        say) is told to nobody: the reconciler would wake itself for ever.
         """
         self._listeners.append(listener)
 
@@ -114,9 +114,9 @@ class SqlStore:
         if self._lock is not None:
             self._lock.release()
 
-    def _tell_listeners(self, soonest_due: datetime | None) -> None:
+    def _tell_listeners(self, saved: Sequence[AccessRequest]) -> None:
         for listener in self._listeners:
-            listener(soonest_due)
+            listener(saved)
 
 
 class SqlUnitOfWork:
@@ -192,10 +192,10 @@ class SqlUnitOfWork:
         with _translated(NO_ANSWER_TO_COMMIT):
             self._connection.commit()
         if recorded:
-            self._committed(self._saved.soonest_due)
+            self._committed(self._requests.saved)
 
     def _make_repositories(self, connection: Connection) -> None:
-        self.requests = self._saved = SqlRequests(connection)
+        self.requests = self._requests = SqlRequests(connection)
         self.grants = SqlGrants(connection)
         self.reviews = SqlReviews(connection)
         self.people = SqlPeople(connection)

@@ -81,19 +81,14 @@ class SqlRequests:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._due: list[datetime] = []
-
-    @property
-    def soonest_due(self) -> datetime | None:
-        """When the first of those that were added or saved is due."""
-        return min(self._due, default=None)
+        self.saved: list[AccessRequest] = []  # or added, but for those that a lease keeps for who has it
 
     def add(self, request: AccessRequest) -> None:
-        self._note_due([request])
+        self.saved.append(request)
         self._connection.execute(_ADD, _to_row(request))
 
     def add_all_if_free(self, requests: Sequence[AccessRequest]) -> bool:
-        self._note_due(requests)
+        self.saved += requests
         return add_new(self._connection, _ADD_IF_FREE, *map(_to_row, requests))
 
     def get(self, request_id: str, *, lock: bool = False) -> AccessRequest:
@@ -113,13 +108,13 @@ class SqlRequests:
         self.save_all([request])
 
     def save_all(self, requests: Sequence[AccessRequest]) -> None:
-        self._note_due(requests)
+        self.saved += requests
         rows = [{"row": request.id, **_standing_to_row(request)} for request in requests]
         if rows and self._connection.execute(_SAVE, one_or_all(rows)).rowcount != len(rows):
             raise NotFoundError(f"There is no request {' or '.join(request.id for request in requests)}.")
 
     def save_leased(self, leased: Sequence[Leased], *, owner: str) -> bool:
-        self._note_due([each.request for each in leased])
+        self.saved += [each.request for each in leased if each.is_finished]
         rows = [
             {
                 "row": each.request.id,
@@ -165,9 +160,6 @@ class SqlRequests:
     def next_serial(self) -> int:
         serial: int = self._connection.execute(_NEXT_SERIAL).scalar_one()
         return serial
-
-    def _note_due(self, requests: Sequence[AccessRequest]) -> None:
-        self._due += [request.due_at for request in requests if request.due_at]
 
 
 def readable(rows: Iterable[Row[Any]]) -> Iterator[AccessRequest]:

@@ -15,7 +15,7 @@ from access.steps import Done, Step
 from bot import loops
 from bot.loops import Loop, ReconcilerTurns
 from sandbox.reading import wait_for
-from tests.values import ANA, NOW, FakeClock, a_policy
+from tests.values import ANA, NOW, FakeClock, a_policy, a_request
 from tests.world import World
 
 NEVER = timedelta(days=1)
@@ -205,9 +205,9 @@ def test_only_what_is_due_before_the_next_look_wakes_the_reconciler(
     monkeypatch.setattr(loops, "IDLE", timedelta(seconds=5))
     turns = ReconcilerTurns(world.reconciler(), clock=world.clock)
     for at in (None, world.clock.now + timedelta(seconds=6)):
-        turns.wake_if_due(at)
+        turns.wake_if_due([a_request(due_at=at)])
         assert not turns.loop._woken.is_set()
-    turns.wake_if_due(world.clock.now + timedelta(seconds=5))
+    turns.wake_if_due([a_request(due_at=None), a_request(due_at=world.clock.now + timedelta(seconds=5))])
     assert turns.loop._woken.is_set()
 
 
@@ -224,13 +224,60 @@ def test_what_a_commit_says_is_due_is_claimed_without_a_look(world: World) -> No
     turns = ReconcilerTurns(reconciler, clock=world.clock)
     request = world.submit()
     world.approve(request)
-    turns.wake_if_due(world.clock.now)
+    turns.wake_if_due([world.standing(request.id).request])
     turns.turn()
     wait_for(lambda: state_of(world, request) is RequestState.ACTIVE, "the request to be active", seconds=SOON)
-    assert len(looks) == 1, "for what is due next"
+    assert looks == [], "what was handed out is looked after soon, or when it is done"
     turns.turn()
     turns.stop()
-    assert len(looks) == 2, "told once, it looks again"
+    assert looks == [1], "told once, it looks again"
+
+
+@pytest.mark.parametrize(
+    ("told", "claims"),
+    [
+        ((RequestState.APPROVED,), [False]),  # which takes ends first, should there be any
+        ((RequestState.ENDING,), [True, False]),
+        ((RequestState.ACTIVE, RequestState.ENDING), [True, False]),
+    ],
+)
+def test_threads_kept_for_ends_are_only_asked_for_when_something_may_end(
+    told: tuple[RequestState, ...], claims: list[bool]
+) -> None:
+    due, claimed = Due(0, 0), list[bool]()
+    turns = ReconcilerTurns(due, clock=FakeClock())  # type: ignore[arg-type]
+    due.claim = lambda _, *, removals_only: claimed.append(removals_only) or []  # type: ignore[method-assign,func-returns-value]
+    turns.wake_if_due([a_request(state=state, due_at=NOW) for state in told])
+    turns.turn()
+    assert claimed == claims
+    turns.stop()
+
+
+def test_an_end_by_time_waits_for_no_thread_that_hangs(world: World) -> None:
+    """All threads but the kept one are busy, and nothing is committed that could wake the loop."""
+    first, others = world.submit(minutes=10), [world.submit() for _ in range(3)]
+    hang, hanging = threading.Event(), threading.Semaphore(0)
+
+    def hangs(request: AccessRequest, grant: Grant) -> Step:
+        if request.id != first.id:
+            hanging.release()
+            assert hang.wait(60)
+        return Done()
+
+    world.account.on_provision = hangs
+    try:
+        with reconciling(world, threads=3, kept=1):
+            world.approve(first)
+            wait_for(lambda: state_of(world, first) is RequestState.ACTIVE, "the first to be active", seconds=SOON)
+            for other in others:
+                world.approve(other)
+            for _ in range(2):
+                assert hanging.acquire(timeout=SOON)
+            world.clock.forward(minutes=10)
+            wait_for(lambda: state_of(world, first) is RequestState.ENDED, "the first to end", seconds=SOON)
+            hang.set()
+    finally:
+        hang.set()
 
 
 class Due:

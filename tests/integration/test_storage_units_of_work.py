@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from access.audit import Event, Head, Kind
 from access.errors import NotFoundError, UnavailableError
-from access.ports import Store, UnitOfWork
+from access.model import AccessRequest
+from access.ports import Leased, Store, UnitOfWork
 from storage import engine, unit_of_work
 from storage.errors import StoreBusyError, StoreUrlError
 from storage.unit_of_work import AT_ONCE, NO_ANSWER, NO_ANSWER_TO_COMMIT, SqlStore, SqlUnitOfWork
@@ -242,7 +243,7 @@ def test_a_url_that_cannot_be_used_is_explained(url: str, sentence: str) -> None
 
 
 def test_commits_that_recorded_events_wake_whoever_listens(store: SqlStore) -> None:
-    told: list[datetime | None] = []
+    told: list[object] = []
     store.on_commit(told.append)
     events_and_people(store)
     with store.unit_of_work() as work:
@@ -255,9 +256,13 @@ def test_commits_that_recorded_events_wake_whoever_listens(store: SqlStore) -> N
     assert len(told) == 1
 
 
-def test_whoever_listens_is_told_when_the_first_of_the_requests_is_due(store: SqlStore) -> None:
-    told: list[datetime | None] = []
-    store.on_commit(told.append)
+def leased(request: AccessRequest, *, is_finished: bool) -> Leased:
+    return Leased(request=request, until=NOW, revision=1, is_finished=is_finished)
+
+
+def test_whoever_listens_is_told_which_requests_were_saved_unless_their_lease_goes_on(store: SqlStore) -> None:
+    told: list[list[str]] = []
+    store.on_commit(lambda saved: told.append([request.id for request in saved]))
     with store.unit_of_work() as work:
         work.people.save(a_person())
         work.commit()
@@ -268,13 +273,17 @@ def test_whoever_listens_is_told_when_the_first_of_the_requests_is_due(store: Sq
         lambda work: work.requests.save_all([second, replace(first, due_at=NOW)]),
         lambda work: work.requests.save(replace(first, due_at=None)),
         lambda work: work.requests.get("AR-1"),
+        lambda work: work.requests.claim_due(NOW, owner="one", lease_until=NOW, limit=9, removals_only=False),
+        lambda work: work.requests.save_leased(
+            [leased(first, is_finished=False), leased(second, is_finished=True)], owner="one"
+        ),
     ]
     for act in acts:
         with store.unit_of_work() as work:
             act(work)
             work.record(EVENT)
             work.commit()
-    assert told == [NOW + HOUR, NOW + 2 * HOUR, NOW, None, None]
+    assert told == [["AR-2", "AR-1"], ["AR-3"], ["AR-2", "AR-1"], ["AR-1"], [], [], ["AR-2"]]
 
 
 def test_two_who_add_the_same_at_once_are_told_so(store: SqlStore) -> None:
