@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does not wake this one
 AFTER_TROUBLE = timedelta(seconds=2)
-REST = timedelta(milliseconds=20)  # of the reconciler, which commits wake
+REST = timedelta(milliseconds=10)  # of the reconciler, which commits wake
 SOON = timedelta(milliseconds=50)  # to look again after work was handed out, unless its end wakes the loop before
 MOST_TOGETHER = 16  # requests in one thread's piece of work: they share its transactions
 
