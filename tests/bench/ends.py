@@ -16,6 +16,7 @@ from tests.values import a_server
 
 ENDS = 1000
 PASSES = 500
+FIRST_LOOK = timedelta(milliseconds=50)  # at a command, as Run Command has it
 _SOON = timedelta(seconds=2)
 
 
@@ -56,7 +57,7 @@ def _lateness(url: str, count: int) -> tuple[list[float], float]:
         if len(late) == count:
             everyone.set()
 
-    office = Office(url, owner="bench", noticed=lambda _: None, account=Rounds(sent))
+    office = Office(url, owner="bench", noticed=lambda _: None, account=Rounds(sent, look_after=FIRST_LOOK))
     begins = wiring.now() + _SOON
     gather_ends(office.store, [a_server()], count, begins=begins)
     office.turns.loop.start()

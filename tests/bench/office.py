@@ -33,9 +33,15 @@ Noticed = Callable[[AccessRequest], None]
 class Rounds(ScriptedSide):
     """As Run Command goes: an intent that is saved, the command sent, a look that finds it done."""
 
-    def __init__(self, sent: Callable[[AccessRequest, Grant], None] = lambda _request, _grant: None) -> None:
+    def __init__(
+        self,
+        sent: Callable[[AccessRequest, Grant], None] = lambda _request, _grant: None,
+        *,
+        look_after: timedelta = timedelta(),
+    ) -> None:
         super().__init__(self._round, self._round, on_intend=lambda _: _at("intended"))
         self._sent = sent
+        self._look_after = look_after
 
     def _round(self, request: AccessRequest, grant: Grant) -> Step:
         match grant.account.handle.get("at"):
@@ -43,13 +49,13 @@ class Rounds(ScriptedSide):
                 return _at("intended")
             case "intended":
                 self._sent(request, grant)
-                return _at("sent")
+                return _at("sent", self._look_after)
             case _:
                 return Done()
 
 
-def _at(round_: str) -> Waiting:
-    return Waiting(handle={"at": round_}, retry_in=timedelta())
+def _at(round_: str, retry_in: timedelta = timedelta()) -> Waiting:
+    return Waiting(handle={"at": round_}, retry_in=retry_in)
 
 
 class Office:
