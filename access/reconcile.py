@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=2)
 MOST_ROUNDS = 20  # of one claim; the next claim goes on
-LONGEST_ROUND = timedelta(seconds=10)  # then what nobody has acted on is given back: the lease must outlast a round
+LONGEST_ROUND = timedelta(seconds=5)  # then what nobody has acted on is given back: the lease must outlast a round
 
 Observe = Callable[[AccessRequest, AccessRequest], None]  # a request before and after a round
 Held = dict[str, datetime | None]  # the requests at work, and until when their leases were taken, if that is known

@@ -18,7 +18,7 @@ IDLE = timedelta(seconds=5)  # the longest sleep: another replica's commit does 
 AFTER_TROUBLE = timedelta(seconds=2)
 REST = timedelta(milliseconds=10)  # of the reconciler, which commits wake
 SOON = timedelta(milliseconds=50)  # to look again after work was handed out, unless its end wakes the loop before
-MOST_TOGETHER = 16  # requests in one thread's piece of work: they share its transactions
+MOST_TOGETHER = 32  # requests in one thread's piece of work: they share its transactions
 
 P = ParamSpec("P")
 T = TypeVar("T")

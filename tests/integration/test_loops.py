@@ -309,8 +309,8 @@ class Due:
         (0, 8, 0, [1] * 8),  # each end has a thread of its own
         (4, 10, 0, [2, 2, 3, 3]),  # and those that are kept take part
         (4, 1, 15, [1]),  # no end waits for others' beginnings; those come when a thread is free
-        (0, 0, 100, [16] * 5),
-        (0, 1000, 0, [16] * 8),
+        (0, 0, 200, [32] * 5),
+        (0, 1000, 0, [32] * 8),
     ],
 )
 def test_ends_have_every_thread_and_share_as_little_as_they_can(
