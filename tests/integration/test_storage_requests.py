@@ -1,6 +1,7 @@
 """Requests in the database: values, leases, serials."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import chain
@@ -190,6 +191,25 @@ def test_what_somebody_has_changed_or_leased_meanwhile_is_not_saved(store: SqlSt
         assert not work.requests.save_leased([leased(1), other], owner=owner)
     with store.unit_of_work() as work:
         assert {request.problem for request in work.requests.get_all(["AR-0001", "AR-0002"])} == {""}
+
+
+def test_who_saves_while_somebody_changes_the_same_request_hears_of_it(store: SqlStore) -> None:
+    fill(store, due_request(1))
+    claim(store, owner="one")
+
+    def save() -> bool:
+        with store.unit_of_work() as work:
+            return work.requests.save_leased([leased(1)], owner="one")
+
+    with ThreadPoolExecutor(1) as other:
+        with store.unit_of_work() as work:
+            request = work.requests.get("AR-0001", lock=True)
+            saved = other.submit(save)
+            with pytest.raises(TimeoutError):
+                saved.result(0.2)  # it waits for the row
+            work.requests.save(replace(request, state=RequestState.ENDING, revision=2))
+            work.commit()
+        assert saved.result(10) is False
 
 
 def test_at_its_start_an_instance_gives_back_its_own_leases_only(store: SqlStore) -> None:
