@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tests.bench import certificates, cycles, ends, fleet, login, process, share, slash, workstation
-from tests.bench.figures import Figure, broken, line, write
+from tests.bench.figures import Figure, broken, line, pace, write
 from tests.bench.ground import Ground
 
 BENCHES: Mapping[str, Callable[[Ground], Iterator[Figure]]] = {
@@ -32,11 +32,12 @@ def main() -> int:
     try:
         with Ground(quick=options.quick) as ground:
             for name in options.only or BENCHES:
-                begun = time.monotonic()
+                begun, before = time.monotonic(), pace()
                 for figure in _measure(name, ground):
                     print(line(figure), flush=True)
                     figures.append(figure)
-                print(f"    ({name}: {time.monotonic() - begun:.0f} s)", flush=True)
+                took, after = time.monotonic() - begun, pace()
+                print(f"    ({name}: {took:.0f} s; the machine's pace was {before:.0f} and {after:.0f})", flush=True)
     finally:
         write(figures, RESULTS)
     missed = [figure.name for figure in figures if not figure.ok]
