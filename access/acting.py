@@ -11,7 +11,7 @@ from access.model import AccessRequest, AccountName, Grant, GrantState, Progress
 from access.policy import Policy, changed_tags
 from access.ports import Account, Clock, Inventory, Route
 from access.recording import AXES, MOVING, Case, after, is_due, is_over, open_axes
-from access.steps import Done, Failed, Step
+from access.steps import Done, Failed, Step, Waiting
 from access.words import join_sentences
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Acting:
                 moving = [_gone_on(grant, axis, found.get(grant.id)) for grant in moving]
         return Acted(steps=steps)
 
-    def intend(self, case: Case) -> Mapping[str, Step]:
+    def intend(self, case: Case) -> Mapping[str, Waiting]:
         """What accounts can have saved before they begin, by grant id: it spares a round."""
         fresh = [grant for grant in case.grants if grant.state in MOVING and grant.account == Progress()]
         if not fresh:

@@ -193,6 +193,9 @@ class Reconciler:
     def _record_as_seen(self, acted: Sequence[tuple[Case, Acted]], held: Held, now: datetime) -> list[Case]:
         """Record what is still as it was seen, reading and locking nothing; nothing, if somebody has changed it."""
         seen = [case for case, _ in acted]
+        leases = [until for case in seen if (until := held[case.request.id])]
+        if len(leases) < len(seen):
+            return []
         with self._store.unit_of_work() as uow:
             recorded = self._after_all(uow, seen, acted, now)
             leased = [
@@ -202,10 +205,9 @@ class Reconciler:
                     revision=before.request.revision,
                     is_finished=not _is_due(after, now),
                 )
-                for before, after in zip(seen, recorded, strict=True)
-                if (until := held[before.request.id])
+                for before, after, until in zip(seen, recorded, leases, strict=True)
             ]
-            if len(leased) < len(seen) or not uow.requests.save_leased(leased, owner=self._owner):
+            if not uow.requests.save_leased(leased, owner=self._owner):
                 return []
             save_grants(uow, seen, recorded)
             uow.commit()

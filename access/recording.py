@@ -76,7 +76,7 @@ def moved_by_time(uow: UnitOfWork, case: Case, now: datetime) -> Case:
 
 def save_changes(uow: UnitOfWork, before: Sequence[Case], now: Sequence[Case]) -> None:
     """Save what differs, of many cases in few statements."""
-    pairs = list(zip(before, now, strict=True))
+    pairs = zip(before, now, strict=True)
     uow.requests.save_all([new.request for old, new in pairs if new.request != old.request])
     save_grants(uow, before, now)
 

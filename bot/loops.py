@@ -113,9 +113,9 @@ class ReconcilerTurns:
 
     def turn(self) -> timedelta | None:
         """Hand out what is due; the delay until there may be more."""
-        was_told, may_end = self._told.is_set(), True
-        self._told.clear()
-        if was_told:
+        may_end = True
+        if self._told.is_set():
+            self._told.clear()
             may_end = self._told_of_ends.is_set()
             self._told_of_ends.clear()
         else:
@@ -135,14 +135,14 @@ class ReconcilerTurns:
 
     def wake_if_due(self, saved: Sequence[AccessRequest]) -> None:
         """After a commit: look for what of this is due, unless the next look comes before it anyway."""
-        now = self._clock()
-        due = [request for request in saved if request.due_at and request.due_at <= now + IDLE]
-        if any(request.due_at <= now for request in due if request.due_at):
-            if any(request.state is RequestState.ENDING for request in due):
+        now, soonest = self._clock(), min((request.due_at for request in saved if request.due_at), default=None)
+        if soonest is None or soonest > now + IDLE:
+            return
+        if soonest <= now:
+            if any(request.state is RequestState.ENDING for request in saved):
                 self._told_of_ends.set()
             self._told.set()
-        if due:
-            self.loop.wake()
+        self.loop.wake()
 
     def stop(self) -> None:
         """Finish what is under way; nothing new begins."""

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
@@ -233,53 +234,6 @@ def test_what_a_commit_says_is_due_is_claimed_without_a_look(world: World) -> No
     assert looks == [1], "told once, it looks again"
 
 
-@pytest.mark.parametrize(
-    ("told", "claims"),
-    [
-        ((RequestState.APPROVED,), [False]),  # which takes ends first, should there be any
-        ((RequestState.ENDING,), [True, False]),
-        ((RequestState.ACTIVE, RequestState.ENDING), [True, False]),
-    ],
-)
-def test_threads_kept_for_ends_are_only_asked_for_when_something_may_end(
-    told: tuple[RequestState, ...], claims: list[bool]
-) -> None:
-    due, claimed = Due(0, 0), list[bool]()
-    turns = ReconcilerTurns(due, clock=FakeClock())  # type: ignore[arg-type]
-    due.claim = lambda _, *, removals_only: claimed.append(removals_only) or []  # type: ignore[method-assign,func-returns-value]
-    turns.wake_if_due([a_request(state=state, due_at=NOW) for state in told])
-    turns.turn()
-    assert claimed == claims
-    turns.stop()
-
-
-def test_an_end_by_time_waits_for_no_thread_that_hangs(world: World) -> None:
-    """All threads but the kept one are busy, and nothing is committed that could wake the loop."""
-    first, others = world.submit(minutes=10), [world.submit() for _ in range(3)]
-    hang, hanging = threading.Event(), threading.Semaphore(0)
-
-    def hangs(request: AccessRequest, grant: Grant) -> Step:
-        if request.id != first.id:
-            hanging.release()
-            assert hang.wait(60)
-        return Done()
-
-    world.account.on_provision = hangs
-    try:
-        with reconciling(world, threads=3, kept=1):
-            world.approve(first)
-            wait_for(lambda: state_of(world, first) is RequestState.ACTIVE, "the first to be active", seconds=SOON)
-            for other in others:
-                world.approve(other)
-            for _ in range(2):
-                assert hanging.acquire(timeout=SOON)
-            world.clock.forward(minutes=10)
-            wait_for(lambda: state_of(world, first) is RequestState.ENDED, "the first to end", seconds=SOON)
-            hang.set()
-    finally:
-        hang.set()
-
-
 class Due:
     """A reconciler with so much to do, that writes down which piles are worked on together."""
 
@@ -300,6 +254,26 @@ class Due:
     def work(self, *request_ids: str) -> None:
         self.piles.append(request_ids)
         assert self.hold.wait(SOON)
+
+
+@pytest.mark.parametrize(
+    ("told", "claims"),
+    [
+        ((RequestState.APPROVED,), [False]),  # which takes ends first, should there be any
+        ((RequestState.ENDING,), [True, False]),
+        ((RequestState.ACTIVE, RequestState.ENDING), [True, False]),
+    ],
+)
+def test_threads_kept_for_ends_are_only_asked_for_when_something_may_end(
+    told: tuple[RequestState, ...], claims: list[bool]
+) -> None:
+    due, claimed = Due(0, 0), list[bool]()
+    turns = ReconcilerTurns(due, clock=FakeClock())  # type: ignore[arg-type]
+    due.claim = lambda _, *, removals_only: claimed.append(removals_only) or []  # type: ignore[method-assign,func-returns-value]
+    turns.wake_if_due([a_request(state=state, due_at=NOW) for state in told])
+    turns.turn()
+    assert claimed == claims
+    turns.stop()
 
 
 @pytest.mark.parametrize(
@@ -326,33 +300,57 @@ def test_ends_have_every_thread_and_share_as_little_as_they_can(
     assert sorted(map(len, due.piles)) == sizes
 
 
-def test_removals_get_through_while_provisioning_hangs(world: World) -> None:
-    first = world.submit()
-    hang, hanging = threading.Event(), threading.Semaphore(0)
+@dataclass
+class Hanging:
+    """One request is active; the provisioning of any other hangs."""
+
+    first: AccessRequest
+    begun: threading.Semaphore  # released by each that hangs
+    go_on: threading.Event
+
+
+@contextmanager
+def provisioning_hangs(world: World, others: int) -> Iterator[Hanging]:
+    """On both threads for it, of so many others that are approved; the third thread is kept for ends."""
+    hanging = Hanging(first=world.submit(minutes=10), begun=threading.Semaphore(0), go_on=threading.Event())
 
     def hangs(request: AccessRequest, grant: Grant) -> Step:
-        if request.id != first.id:
-            hanging.release()
-            assert hang.wait(60)
+        if request.id != hanging.first.id:
+            hanging.begun.release()
+            assert hanging.go_on.wait(60)
         return Done()
 
     world.account.on_provision = hangs
-    try:
-        with reconciling(world, threads=3, kept=1):
-            world.approve(first)
-            wait_for(lambda: state_of(world, first) is RequestState.ACTIVE, "the first to be active", seconds=SOON)
-            for _ in range(6):
+    with reconciling(world, threads=3, kept=1):
+        try:
+            world.approve(hanging.first)
+            wait_for(
+                lambda: state_of(world, hanging.first) is RequestState.ACTIVE, "the first to be active", seconds=SOON
+            )
+            for _ in range(others):
                 world.approve(world.submit())
             for _ in range(2):
-                assert hanging.acquire(timeout=SOON)
-            assert not hanging.acquire(timeout=0.2)  # the third thread is kept
-            world.ending.complete(Caller(slack_user=ANA), first.id)
-            wait_for(lambda: state_of(world, first) is RequestState.ENDED, "the removal", seconds=SOON)
-            hang.set()
-            for _ in range(4):
-                assert hanging.acquire(timeout=SOON)
-    finally:
-        hang.set()
+                assert hanging.begun.acquire(timeout=SOON)
+            yield hanging
+        finally:
+            hanging.go_on.set()
+
+
+def test_removals_get_through_while_provisioning_hangs(world: World) -> None:
+    with provisioning_hangs(world, others=6) as hanging:
+        assert not hanging.begun.acquire(timeout=0.2)  # the third thread is kept
+        world.ending.complete(Caller(slack_user=ANA), hanging.first.id)
+        wait_for(lambda: state_of(world, hanging.first) is RequestState.ENDED, "the removal", seconds=SOON)
+        hanging.go_on.set()
+        for _ in range(4):
+            assert hanging.begun.acquire(timeout=SOON)
+
+
+def test_an_end_by_time_waits_for_no_thread_that_hangs(world: World) -> None:
+    """Nothing is committed that could wake the loop."""
+    with provisioning_hangs(world, others=3) as hanging:
+        world.clock.forward(minutes=10)
+        wait_for(lambda: state_of(world, hanging.first) is RequestState.ENDED, "the first to end", seconds=SOON)
 
 
 def test_work_that_fails_is_logged_and_stops_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:

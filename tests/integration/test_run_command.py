@@ -173,10 +173,10 @@ def test_an_expired_token_is_renewed_and_the_command_goes_on(desk: AwsDesk) -> N
     desk.drive(step, grants)  # with a token that is good
     desk.double.faults.fail("SendCommand", 400, code="ExpiredTokenException", times=1)
     desk.double.calls.clear()
+    desk.double.commands.clear()
     ends = desk.drive(step, grants)
     assert isinstance(ends["AR-7F3K.1"], Answered)
-    assert len(desk.calls("SendCommand")) == 2
-    assert len(desk.double.commands) == 2
+    assert len(desk.double.commands) == 1
     assert [call.operation for call in desk.double.calls].count("AssumeRole") == 1
 
 
