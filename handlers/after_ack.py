@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from http.client import HTTPException
 from typing import Self
 
 from access.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
+LOST = "An answer after the ack did not get through"
 BUSY = "I am busy just now, and did nothing. Try again in a moment."
 
 
@@ -59,7 +61,9 @@ class Place:
     def _say(self, say: Callable[[], None]) -> None:
         try:
             say()
+        except (OSError, HTTPException) as error:  # Slack does not answer: there is nothing to look into
+            log.warning("%s: %s", LOST, type(error).__name__)
         except Exception:
-            log.exception("An answer after the ack did not get through")
+            log.exception(LOST)
         finally:
             self._release()

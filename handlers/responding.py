@@ -7,6 +7,11 @@ from functools import partial
 from slack_bolt import BoltResponse
 from slack_sdk import WebhookClient
 from slack_sdk.errors import SlackClientError
+from slack_sdk.http_retry.builtin_handlers import (
+    ConnectionErrorRetryHandler,
+    RateLimitErrorRetryHandler,
+    ServerErrorRetryHandler,
+)
 
 from access.errors import UnavailableError
 from handlers.blocks import Block
@@ -19,6 +24,7 @@ log = logging.getLogger(__name__)
 
 NO_FORM = "Slack is slow to open the form. If no form opens, try again; nothing has changed yet."
 _POST_SECONDS = 10
+_RETRIES = 4  # after 0.5, 1, 2 and 4 seconds: an answer is in nobody's database, so it has to outlive a short outage
 
 
 class Responding:
@@ -73,7 +79,17 @@ class Responding:
             log.warning("An answer to a click on Home did not get through")
 
     def _post(self, turn: Turn, reply: Reply) -> None:
-        client = WebhookClient(turn.response_url, timeout=_POST_SECONDS, ssl=self._client.ssl, proxy=self._client.proxy)
+        client = WebhookClient(
+            turn.response_url,
+            timeout=_POST_SECONDS,
+            ssl=self._client.ssl,
+            proxy=self._client.proxy,
+            retry_handlers=[
+                ConnectionErrorRetryHandler(_RETRIES),
+                ServerErrorRetryHandler(_RETRIES),
+                RateLimitErrorRetryHandler(),
+            ],
+        )
         answer = client.send_dict(reply.beside)
         if answer.status_code != 200:
             log.warning("Slack took no answer at a response_url: status %s", answer.status_code)

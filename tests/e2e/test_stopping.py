@@ -13,6 +13,7 @@ from sandbox.company import COMMAND, LEADS_CHANNEL, Company
 from sandbox.reading import wait_for, with_button
 from sandbox.serving import Serving
 from sandbox.slack import Message
+from sandbox.slack.wire import Json
 from tests.integration.aws_desk import answer
 
 STOPPED = "Passport has stopped"
@@ -20,19 +21,38 @@ SLOW = 3.0  # seconds: longer than a stop takes when nothing is under way
 
 
 class Late:
-    """An AWS that takes its time over SendCommand."""
+    """Something outside that takes its time over one call."""
 
-    def __init__(self, company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.asked, self.answers = threading.Event(), threading.Event()
-        before = company.aws.faults.before
 
-        def held_back(operation: str, account: str, region: str) -> None:
-            if operation == "SendCommand":
-                self.asked.set()
-                assert self.answers.wait(30)
-            before(operation, account, region)
+    def hold(self) -> None:
+        self.asked.set()
+        assert self.answers.wait(30)
 
-        monkeypatch.setattr(company.aws.faults, "before", held_back)
+
+def late_command(company: Company, monkeypatch: pytest.MonkeyPatch) -> Late:
+    late, before = Late(), company.aws.faults.before
+
+    def held_back(operation: str, account: str, region: str) -> None:
+        if operation == "SendCommand":
+            late.hold()
+        before(operation, account, region)
+
+    monkeypatch.setattr(company.aws.faults, "before", held_back)
+    return late
+
+
+def late_card(company: Company, monkeypatch: pytest.MonkeyPatch) -> Late:
+    late, answer = Late(), company.slack._api.answer
+
+    def held_back(name: str, content_type: str, body: bytes, bearer: str | None) -> Json:
+        if name == "chat.postMessage" and b"review.approve" in body:
+            late.hold()
+        return answer(name, content_type, body, bearer)
+
+    monkeypatch.setattr(company.slack._api, "answer", held_back)
+    return late
 
 
 @pytest.mark.timeout(300)
@@ -41,33 +61,29 @@ def test_sigterm_finishes_what_is_under_way_and_gives_everything_back(
 ) -> None:
     with Company(tmp_path / "company") as company:
         company.aws.add_server("web-1", tags={"env": "prod"}, answers=answer)
-        late = Late(company, monkeypatch)
         passport = Serving(company, tmp_path / "passport")
         passport.run("migrate")
         passport.run("documents", "publish")
         passport.start()
         try:
-            stop_in_the_middle(company, passport, late, tmp_path / "passport" / "passport.db")
+            stop_in_the_middle(company, passport, tmp_path / "passport" / "passport.db", monkeypatch)
         finally:
-            late.answers.set()
             passport.kill()
 
 
-def stop_in_the_middle(company: Company, passport: Serving, late: Late, database: Path) -> None:
-    """Of a command that is being sent; of a click that is being answered; of what the feed is posting."""
+def stop_in_the_middle(company: Company, passport: Serving, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a command that is being sent; of a click that is being answered; of a card that is being posted."""
     passport.trust()
     ana, ben = company.people["ana"], company.people["ben"]
     for person in (ana, ben):
         company.link(person)
     working, decided, kept = ask(company), ask(company), ask(company)
+    sending = late_command(company, monkeypatch)
     ben.slack.click(card(company, working), "review.approve")
-    assert late.asked.wait(30)
+    assert sending.asked.wait(30)
     wait_for(lambda: said_to_ben(company, working), "the first click to be answered")
     keep_a_lease(database, kept)
-    terminate(passport)
-    with pytest.raises(TimeoutError):
-        wait_for(lambda: has_stopped(passport), "a stop in the middle of a command", seconds=3)
-    late.answers.set()
+    terminate_while(passport, sending)
     see_it_stopped(passport, database)
 
     start(passport)
@@ -83,14 +99,13 @@ def stop_in_the_middle(company: Company, passport: Serving, late: Late, database
     see_it_stopped(passport, database)
 
     start(passport)
-    before = company.slack.calls
-    company.slack.faults.slow(SLOW, "chat.postMessage", times=1)
+    posting = late_card(company, monkeypatch)
     shown = ask(company)
-    wait_for(lambda: "chat.postMessage" in [call.method for call in company.slack.calls[len(before) :]], "the feed")
-    terminate(passport)
-    wait_for(lambda: has_stopped(passport), "the stop", seconds=20)
-    assert shown in "".join(message.plain for message in company.slack.messages(LEADS_CHANNEL)), "the card was cut off"
+    assert posting.asked.wait(30)
+    terminate_while(passport, posting)
     see_it_stopped(passport, database)
+    [posted] = [message for message in company.slack.messages(LEADS_CHANNEL) if shown in message.plain]
+    assert posted.ts in timestamps(database, shown), "where the card is was not kept: it would be posted again"
 
 
 def start(passport: Serving) -> None:
@@ -101,6 +116,15 @@ def start(passport: Serving) -> None:
 def terminate(passport: Serving) -> None:
     assert passport._process is not None
     passport._process.terminate()
+
+
+def terminate_while(passport: Serving, late: Late) -> None:
+    """It waits for the call, and stops once that is answered."""
+    terminate(passport)
+    with pytest.raises(TimeoutError):
+        wait_for(lambda: has_stopped(passport), "a stop in the middle of a call", seconds=3)
+    late.answers.set()
+    wait_for(lambda: has_stopped(passport), "the stop", seconds=20)
 
 
 def has_stopped(passport: Serving) -> bool:
@@ -139,6 +163,12 @@ def keep_a_lease(database: Path, request_id: str) -> None:
         connection.execute(
             "UPDATE requests SET lease_owner = 'sandbox', lease_until = lapses_at WHERE id = ?", (request_id,)
         )
+
+
+def timestamps(database: Path, request_id: str) -> list[str]:
+    """Of the messages that follow the request."""
+    with closing(sqlite3.connect(database)) as connection:
+        return [ts for (ts,) in connection.execute("SELECT ts FROM posts WHERE request_id = ?", (request_id,))]
 
 
 def leases(database: Path) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from access.service.filing import Submitted
 from access.service.submitting import Submitting
 from access.steps import Done, Failed
 from handlers import ids
-from handlers.after_ack import BUSY, AfterAck
+from handlers.after_ack import BUSY, LOST, AfterAck
 from sandbox.slack import View
 from storage.unit_of_work import SqlStore
 from tests.integration.slack_stage import ANA_CALLS, CARD, MAX, TOWN, Stage, stage
@@ -418,12 +418,15 @@ class TestBusy:
             on.press(on.card(request.id), ids.REVIEW_APPROVE)
             assert any(words.startswith("Approved") for words in on.told(BEN.user_id, 2))
 
-    def test_a_place_comes_back_even_when_its_answer_fails(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize(("error", "with_trace"), [(OSError("no way"), False), (LookupError("a mistake"), True)])
+    def test_a_place_comes_back_even_when_its_answer_fails(
+        self, caplog: pytest.LogCaptureFixture, error: Exception, with_trace: bool
+    ) -> None:
         pool, tried = AfterAck(workers=1, room=1), threading.Event()
 
         def fail() -> None:
             tried.set()
-            raise OSError("no way through")
+            raise error
 
         with pool.reserve() as place:
             place.run(fail)
@@ -431,7 +434,27 @@ class TestBusy:
         pool.close()
         with pool.reserve():
             pass
-        assert "did not get through" in caplog.text
+        [record] = caplog.records
+        assert record.message.startswith(LOST)
+        assert bool(record.exc_info) is with_trace
+
+
+class TestSlackDoesNotAnswer:
+    def test_an_answer_after_the_ack_is_posted_again(self, on: Stage) -> None:
+        request = on.world.submit()
+        card = on.card(request.id)
+        on.slack.faults.http_error("response_url", status=503, times=1)
+        on.press(card, ids.REVIEW_APPROVE)
+        assert on.told(BEN.user_id) == [f"Approved {request.id}: Ana Ruiz, 1 h."]
+        on.slack.faults.rate_limit("response_url", retry_after=1, times=1)
+        on.press(card, ids.REVIEW_APPROVE)
+        assert len(on.told(BEN.user_id, 2)) == 2
+
+    def test_also_where_the_connection_was_cut_more_than_once(self, on: Stage) -> None:
+        request = on.world.submit()
+        on.slack.faults.drop_answer("response_url", times=2)  # Slack has taken both
+        on.press(on.card(request.id), ids.REVIEW_APPROVE)
+        assert on.told(BEN.user_id, 3) == [f"Approved {request.id}: Ana Ruiz, 1 h."] * 3
 
 
 class TestHome:
