@@ -15,13 +15,13 @@ demo: $(READY)
 
 # Three workers on two cores. Tests that boot real servers come first, so that none is waited for at the end.
 test: $(READY)
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@sh tests/in_memory.sh $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh
+	@$(BIN)/shellcheck sandbox/prepare.sh sandbox/hosts/scripts/*.sh tests/in_memory.sh
 	@$(BIN)/shellcheck --shell=sh bot/workstation/files/*.sh
 	@$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
 	@$(BIN)/pytest tests/unit --quiet -n 2

@@ -7,17 +7,20 @@ import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from access.errors import PassportError
 from access.ports import IdentityStore
 from bot.settings import ProviderSettings, Settings, SettingsError
 from identity.providers import EMAIL_ATTRIBUTES, GROUP_ATTRIBUTES, NAME_ATTRIBUTES, IdentityProvider
-from identity.saml import ServiceProvider
 from identity.stores.assertion import AssertionStore
 from identity.stores.scim import ScimDirectory, ScimStore
 from provisioning.aws import AwsAccount, Sessions
 from storage.sealing import Sealer
 from storage.unit_of_work import SqlStore
+
+if TYPE_CHECKING:
+    from identity.saml import ServiceProvider
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O or U to misread
 
@@ -102,8 +105,10 @@ def aws_accounts(settings: Settings) -> list[AwsAccount]:
     ]
 
 
-def service_provider(settings: Settings) -> ServiceProvider:
+def service_provider(settings: Settings) -> "ServiceProvider":
     """Passport towards its identity providers; raises SettingsError."""
+    from identity.saml import ServiceProvider  # pysaml2 takes a third of a second, which most commands can spare
+
     try:
         return ServiceProvider(
             public_url=settings.public_url.rstrip("/"),

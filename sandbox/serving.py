@@ -180,7 +180,7 @@ class Serving:
             **self._slack_secret(),
             "PASSPORT_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         }
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "2", "-subj", "/CN=passport"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=passport"]
         out = ["-keyout", str(self._folder / "saml.key"), "-out", str(self._folder / "saml.crt")]
         subprocess.run([*command, *out], check=True, capture_output=True)
 

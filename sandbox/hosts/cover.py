@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 # Of the outer machine a host sees its programs only: nothing personal, nothing that would run by itself.
@@ -17,11 +18,13 @@ EMPTIED = (
     *("var/log", "var/mail", "var/tmp", "var/backups", "var/spool/cron/crontabs", "var/spool/cron/atjobs"),
     *("var/spool/cron/atspool", "var/lib/systemd/linger", "var/lib/systemd/timers", "var/lib/docker"),
     *("var/lib/containerd", "var/lib/postgresql", "var/lib/mysql", "var/lib/snapd", "var/lib/flatpak"),
-    *("var/lib/libvirt", "var/lib/lxc", "var/lib/kubelet", "var/lib/apt", "var/www"),
+    *("var/lib/libvirt", "var/lib/lxc", "var/lib/kubelet", "var/lib/apt", "var/lib/dpkg/info", "var/www"),
 )
 # Of programs and their data, folders with more entries than this belong to no server, but for these.
-BULKY = 2000
-KEPT_BULKY = ("x86_64-linux-gnu", "aarch64-linux-gnu", "perl", "zoneinfo")
+BULKY = 300
+KEPT_BULKY = ("*-linux-gnu", "perl*", "python3.*", "systemd", "zoneinfo")
+# They look for disks and for units of other kinds at every boot and every daemon-reload, and find none here.
+GENERATORS = ("system-generators", "user-generators", "user-environment-generators")
 UNITS_WANTED = ("ssh.service", "cron.service", "atd.service", "amazon-ssm-agent.service")
 UNITS_MASKED = (
     *("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket"),
@@ -84,7 +87,8 @@ class Cover:
     def bulky(path: str) -> Iterator[str]:
         """The folders directly below that would only make every search of a host's disk slow."""
         for folder in Path("/", path).iterdir():
-            if folder.is_dir() and not folder.is_symlink() and folder.name not in KEPT_BULKY:
+            kept = any(fnmatch(folder.name, pattern) for pattern in KEPT_BULKY)
+            if folder.is_dir() and not folder.is_symlink() and not kept:
                 entries = (entry for _, folders, files in os.walk(folder) for entry in (*folders, *files))
                 if next(itertools.islice(entries, BULKY, None), None) is not None:
                     yield f"{path}/{folder.name}"
@@ -162,6 +166,12 @@ class Cover:
                 (folder / wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
         for unit in UNITS_MASKED:
             (folder / unit).symlink_to("/dev/null")
+        for kind in GENERATORS:
+            mask = self.top / "etc/systemd" / kind
+            mask.mkdir()
+            places = (root / "usr/lib/systemd" / kind for root in (self.base, Path("/")))
+            for name in {generator.name for place in places for generator in place.glob("*")}:
+                (mask / name).symlink_to("/dev/null")
         (folder / "default.target").symlink_to("/lib/systemd/system/multi-user.target")
         (folder / "sshd.service").symlink_to("/lib/systemd/system/ssh.service")
         self.put("etc/systemd/system/amazon-ssm-agent.service", AGENT_UNIT)
