@@ -121,9 +121,11 @@ def terminate(passport: Serving) -> None:
 def terminate_while(passport: Serving, late: Late) -> None:
     """It waits for the call, and stops once that is answered."""
     terminate(passport)
-    with pytest.raises(TimeoutError):
-        wait_for(lambda: has_stopped(passport), "a stop in the middle of a call", seconds=3)
-    late.answers.set()
+    try:
+        with pytest.raises(TimeoutError):
+            wait_for(lambda: has_stopped(passport), "a stop in the middle of a call", seconds=3)
+    finally:
+        late.answers.set()
     wait_for(lambda: has_stopped(passport), "the stop", seconds=20)
 
 
